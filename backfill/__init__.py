@@ -1,0 +1,1 @@
+"""Runs a DAG over a range of dates."""

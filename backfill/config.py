@@ -1,0 +1,273 @@
+"""Settings: defaults, then a TOML file, then environment variables, then flags (interface.md, section 4).
+
+`Settings` is frozen and passed from the composition root down; nothing reads the environment behind its back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+from backfill.exceptions import ConfigError
+
+#: Keys whose value is never shown and may come from a file named by `…_FILE`.
+SECRETS = frozenset({"core.secret_key", "database.url", "celery.broker_url", "flower.password"})
+
+
+@dataclass(frozen=True, slots=True)
+class CoreSettings:
+    """What every part needs."""
+
+    #: Folder of the embedded servers' data, of logs and of the generated secret key.
+    home: Path = field(default_factory=lambda: Path("~/.backfill").expanduser())
+    dags_folder: Path = Path("dags")
+    #: Task instances in flight per coordinator; 0 is no limit.
+    parallelism: int = 0
+    #: Slots of `default_pool` when the schema is made.
+    default_pool_slots: int = 128
+    #: Signs shipped DAGs; empty: made at first use in `home`, mode 0600.
+    secret_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSettings:
+    """Where the truth lives."""
+
+    #: Empty: embedded PostgreSQL in `core.home`.
+    url: str = ""
+    #: Seconds to wait for a connection before the server counts as not answering.
+    connect_timeout: timedelta = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True)
+class CelerySettings:
+    """The way to the workers."""
+
+    #: Empty: embedded Valkey in `core.home`.
+    broker_url: str = ""
+    queue: str = "backfill"
+    #: Show `dag.task` as the task's name in Flower; it becomes a Prometheus label there, one for each task.
+    readable_names: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """One Celery worker."""
+
+    #: Child processes; 0: number of cores.
+    concurrency: int = 0
+    #: How long a worker that was told to stop lets its tasks run on before it hands them back.
+    soft_shutdown_timeout: timedelta = timedelta(seconds=30)
+    #: Folder of the task logs; empty: `logs` in `core.home`.
+    log_folder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorSettings:
+    """The process that drives jobs."""
+
+    #: A lease not renewed for six of these has run out (S1.4).
+    heartbeat_interval: timedelta = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSettings:
+    """Task instances in flight."""
+
+    heartbeat_interval: timedelta = timedelta(seconds=5)
+    #: A running attempt without heartbeat for this long is a zombie (S8.4).
+    heartbeat_timeout: timedelta = timedelta(seconds=60)
+    #: A queued attempt without claim for this long, with no message waiting, is lost (S8.4).
+    queued_timeout: timedelta = timedelta(seconds=600)
+    #: Lost attempts that a task instance may have before one counts as an ordinary failure (S8.3).
+    infrastructure_retries: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class FlowerSettings:
+    """The watcher's page."""
+
+    address: str = "127.0.0.1"
+    port: int = 5555
+    user: str = "backfill"
+    #: Empty: made at first use in `core.home`, mode 0600.
+    password: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings; `origins` tells for each key where its value came from."""
+
+    core: CoreSettings = field(default_factory=CoreSettings)
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    celery: CelerySettings = field(default_factory=CelerySettings)
+    worker: WorkerSettings = field(default_factory=WorkerSettings)
+    coordinator: CoordinatorSettings = field(default_factory=CoordinatorSettings)
+    task: TaskSettings = field(default_factory=TaskSettings)
+    flower: FlowerSettings = field(default_factory=FlowerSettings)
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def override(self, origin: str, values: Mapping[str, Any]) -> Settings:
+        """Return these settings with `values` (`section.key` to a value or its text) put over them.
+
+        Raises `ConfigError` naming the key, the value and where it came from.
+        """
+        settings = self
+        for name, raw in values.items():
+            section_name, _, key = name.partition(".")
+            section = getattr(settings, section_name, None) if section_name != "origins" else None
+            known = {f.name for f in fields(section)} if section is not None else set()
+            if key not in known:
+                raise ConfigError(
+                    f"{origin} sets {name!r}, which is no setting; `backfill config show` lists those that exist."
+                )
+            value = _convert(name, getattr(section, key), raw, origin)
+            settings = replace(
+                settings,
+                **{section_name: replace(cast("Any", section), **{key: value})},
+                origins={**settings.origins, name: origin},
+            )
+        return settings
+
+    def items(self) -> list[tuple[str, Any]]:
+        """Return every setting as (`section.key`, value), in the order of the documentation."""
+        return [
+            (f"{s.name}.{f.name}", getattr(getattr(self, s.name), f.name))
+            for s in fields(self)
+            if s.name != "origins"
+            for f in fields(getattr(self, s.name))
+        ]
+
+    @property
+    def log_folder(self) -> Path:
+        """Folder of the task logs."""
+        return Path(self.worker.log_folder) if self.worker.log_folder else self.core.home / "logs"
+
+    @property
+    def lease_timeout(self) -> timedelta:
+        """How long a lease holds without renewal (S1.4)."""
+        return 6 * self.coordinator.heartbeat_interval
+
+
+def load_settings(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> Settings:
+    """Return the settings that the file and the environment give.
+
+    Raises `ConfigError` for a file that cannot be read, an unknown key, or a value of the wrong kind.
+    """
+    env = os.environ if environ is None else environ
+    settings = Settings()
+    if env.get("BACKFILL_HOME"):
+        settings = settings.override("$BACKFILL_HOME", {"core.home": env["BACKFILL_HOME"]})
+    file = _settings_file(env, cwd or Path.cwd(), settings.core.home)
+    if file is not None:
+        settings = settings.override(str(file), _read_file(file))
+    for name, value in _environment(env).items():
+        settings = settings.override(f"${_variable(name)}", {name: value})
+    return settings
+
+
+def _settings_file(env: Mapping[str, str], cwd: Path, home: Path) -> Path | None:
+    named = env.get("BACKFILL_CONFIG")
+    if named:
+        if not Path(named).is_file():
+            raise ConfigError(f"$BACKFILL_CONFIG names {named!r}, which is no file; correct the path or unset it.")
+        return Path(named)
+    candidates = (cwd / "config" / "backfill.toml", home / "backfill.toml")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"The settings file {path} cannot be read: {error}.") from error
+    flat: dict[str, Any] = {}
+    for section, values in content.items():
+        if not isinstance(values, dict):
+            raise ConfigError(
+                f"The settings file {path} sets {section!r} outside of a section; put it below [section]."
+            )
+        flat.update({f"{section}.{key}": value for key, value in values.items()})
+    return flat
+
+
+def _variable(name: str) -> str:
+    return f"BACKFILL__{name.replace('.', '__').upper()}"
+
+
+def _environment(env: Mapping[str, str]) -> dict[str, str]:
+    """Return `section.key` to text for every `BACKFILL__SECTION__KEY` (or `…_FILE`) in `env`."""
+    found: dict[str, str] = {}
+    for variable, value in env.items():
+        if not variable.startswith("BACKFILL__"):
+            continue
+        name = variable.removeprefix("BACKFILL__").lower().replace("__", ".", 1)
+        if name.endswith("_file") and name.removesuffix("_file") in SECRETS:
+            try:
+                found[name.removesuffix("_file")] = Path(value).read_text(encoding="utf-8").strip()
+            except OSError as error:
+                raise ConfigError(f"${variable} names {value!r}, which cannot be read: {error.strerror}.") from error
+        else:
+            found.setdefault(name, value)
+    return found
+
+
+_TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
+
+
+def _convert(name: str, present: object, raw: object, origin: str) -> object:
+    """Return `raw` in the type of the setting's present value."""
+    try:
+        match present:
+            case bool():
+                text = str(raw).lower()
+                if text not in _TRUE | _FALSE:
+                    raise ValueError
+                return text in _TRUE
+            case int():
+                number = int(cast("Any", raw))
+                if number < 0:
+                    raise ValueError
+                return number
+            case timedelta():
+                seconds = float(cast("Any", raw))
+                if seconds <= 0:
+                    raise ValueError
+                return timedelta(seconds=seconds)
+            case Path():
+                return Path(str(raw)).expanduser()
+            case _:
+                return str(raw)
+    except (TypeError, ValueError):
+        kind = {bool: "true or false", int: "a whole number from 0", timedelta: "seconds above 0"}.get(
+            type(present), "a value of another kind"
+        )
+        raise ConfigError(f"{origin} sets {name} to {raw!r}; it takes {kind}.") from None
+
+
+def signing_key(settings: Settings) -> bytes:
+    """Return the key that signs shipped DAGs: the configured one, else the one of `core.home`, made at first use.
+
+    Of two processes that make it at once one wins, and both return the winner's.
+    """
+    return (settings.core.secret_key or generated_secret(settings.core.home / "secret_key")).encode()
+
+
+def generated_secret(path: Path) -> str:
+    """Return the secret kept in `path`; made there at first use, readable by its owner only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    if not path.exists():
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(32))
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)  # fails where the path exists, which a rename would not
+        fresh.unlink()
+    return path.read_text(encoding="utf-8").strip()

@@ -1,0 +1,121 @@
+"""What travels between coordinator and workers: the wire contract, versioned, JSON only.
+
+A `Bundle` goes to a worker through the queue, an `ExecutorEvent` comes back through the event stream. Both are hints: the
+rows in the database decide, so that any of them may be lost, late, doubled or forged without harm (architecture, "The protocol").
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+from uuid import UUID
+
+from backfill.exceptions import MessageError
+from backfill.keys import TaskInstanceKey
+from backfill.states import TaskInstanceState
+
+#: Raised by one with each change that an older worker could misread.
+WIRE_VERSION = 1
+#: Name under which the Celery task is registered; tasks are sent by name, so the coordinator needs no worker code.
+TASK_NAME = "backfill.run"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One hand-over of a task instance to an executor (S7.1). `attempt_id` is the row's `external_executor_id`."""
+
+    task_instance_id: int
+    key: TaskInstanceKey
+    attempt_id: str
+    try_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class DagSource:
+    """Where a worker finds the DAG: shipped by content hash, or by id in a file below its own DAGs folder."""
+
+    dag_id: str
+    pickle_hash: str | None = None
+    file: str | None = None
+    #: Content hash of the file when the job was made; a worker whose file differs refuses (`donot_pickle`).
+    file_hash: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Attempts of one job that travel in one message and run one after the other; usually a single one."""
+
+    job_id: int
+    dag: DagSource
+    attempts: tuple[Attempt, ...]
+    #: Redis stream that takes the events of these attempts.
+    stream: str
+
+    def encode(self) -> dict[str, Any]:
+        """Return the JSON-able form that `decode` reads."""
+        body = asdict(self)
+        body["v"] = WIRE_VERSION
+        body["attempts"] = [[a.task_instance_id, list(a.key), a.attempt_id, a.try_number] for a in self.attempts]
+        return body
+
+    @classmethod
+    def decode(cls, body: object) -> Bundle:
+        """Return the bundle that `encode` wrote; `MessageError` names what is wrong with anything else."""
+        if not isinstance(body, dict) or body.get("v") != WIRE_VERSION:
+            version = body.get("v") if isinstance(body, dict) else type(body).__name__
+            raise MessageError(f"A message of version {version!r} came in; this worker reads version {WIRE_VERSION}.")
+        try:
+            attempts = tuple(
+                Attempt(
+                    int(ti),
+                    TaskInstanceKey(str(k[0]), str(k[1]), str(k[2]), int(k[3])),
+                    str(UUID(attempt)),
+                    int(number),
+                )
+                for ti, k, attempt, number in body["attempts"]
+            )
+            dag = DagSource(**body["dag"])
+            return cls(job_id=int(body["job_id"]), dag=dag, attempts=attempts, stream=str(body["stream"]))
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise MessageError(f"A message is broken: {error!r}.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorEvent:
+    """What an executor says about one attempt (S8.1). Only the attempt id makes it count.
+
+    `infrastructure` is true when the executor knows that the attempt was lost with its worker, not ended by the task.
+    """
+
+    task_instance_id: int
+    attempt_id: str
+    state: TaskInstanceState
+    info: str | None = None
+    infrastructure: bool = False
+
+    def encode(self) -> str:
+        """Return the JSON text that `decode` reads."""
+        return json.dumps(
+            [self.task_instance_id, self.attempt_id, self.state, self.info, self.infrastructure], separators=(",", ":")
+        )
+
+    @classmethod
+    def decode(cls, text: str | bytes) -> ExecutorEvent:
+        """Return the event that `encode` wrote; `MessageError` for anything else."""
+        try:
+            ti, attempt, state, info, infrastructure = cast("list[Any]", json.loads(text))
+            return cls(
+                int(ti),
+                str(UUID(attempt)),
+                TaskInstanceState(state),
+                None if info is None else str(info),
+                bool(infrastructure),
+            )
+        except (TypeError, ValueError) as error:
+            raise MessageError(f"An event is broken: {error!r}.") from error
+
+
+def event_stream(job_id: int) -> str:
+    """Return the name of the Redis stream that carries the events of a job."""
+    return f"backfill:events:{job_id}"
