@@ -27,6 +27,7 @@ class CoreSettings:
 
     #: Folder of the embedded servers' data, of logs and of the generated secret key.
     home: Path = field(default_factory=lambda: Path("~/.backfill").expanduser())
+    #: Folder in which DAGs are looked up by their id.
     dags_folder: Path = Path("dags")
     #: Task instances in flight per coordinator; 0 is no limit.
     parallelism: int = 0
@@ -52,6 +53,7 @@ class CelerySettings:
 
     #: Empty: embedded Valkey in `core.home`.
     broker_url: str = ""
+    #: Queue of task instances whose task names none, and queue that workers listen to.
     queue: str = "backfill"
     #: Show `dag.task` as the task's name in Flower; it becomes a Prometheus label there, one for each task.
     readable_names: bool = True
@@ -75,12 +77,17 @@ class CoordinatorSettings:
 
     #: A lease not renewed for six of these has run out (S1.4).
     heartbeat_interval: timedelta = timedelta(seconds=5)
+    #: Address of the coordinator's Prometheus page; it asks for no login.
+    metrics_address: str = "127.0.0.1"
+    #: Port of that page; 0: none.
+    metrics_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSettings:
     """Task instances in flight."""
 
+    #: A worker renews the heartbeat of what it runs this often.
     heartbeat_interval: timedelta = timedelta(seconds=5)
     #: A running attempt without heartbeat for this long is a zombie (S8.4).
     heartbeat_timeout: timedelta = timedelta(seconds=60)
@@ -94,11 +101,24 @@ class TaskSettings:
 class FlowerSettings:
     """The watcher's page."""
 
+    #: Address to listen on. Flower's `/metrics` and `/healthcheck` ask for no login: keep it on loopback.
     address: str = "127.0.0.1"
+    #: Port to listen on.
     port: int = 5555
+    #: Name to log in with.
     user: str = "backfill"
     #: Empty: made at first use in `core.home`, mode 0600.
     password: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingSettings:
+    """What the processes write to stderr."""
+
+    #: `text`, or `json`: one object a line.
+    format: str = "text"
+    #: Least level that coordinator and workers write: debug, info, warning or error. Other commands write warnings, with -v all of these.
+    level: str = "info"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +132,7 @@ class Settings:
     coordinator: CoordinatorSettings = field(default_factory=CoordinatorSettings)
     task: TaskSettings = field(default_factory=TaskSettings)
     flower: FlowerSettings = field(default_factory=FlowerSettings)
+    logging: LoggingSettings = field(default_factory=LoggingSettings)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def override(self, origin: str, values: Mapping[str, Any]) -> Settings:

@@ -162,17 +162,21 @@ TRANSITIONS: tuple[Transition, ...] = (
     _row("S3.16", IN_FLIGHT, "infrastructure failure beyond its budget", {_S.UP_FOR_RETRY, _S.FAILED}, _COORDINATOR),
     _row("S3.17", {_S.RUNNING, _S.UP_FOR_RETRY}, "cancel", {_S.FAILED}, _COORDINATOR),
     _row("S3.18", UNFINISHED, "dagrun_timeout of its run", {_S.SKIPPED}, _COORDINATOR),
-    _row("S3.19", UNFINISHED | {_S.UPSTREAM_FAILED}, "fail_stop in its run", {_S.SKIPPED, _S.FAILED}, "who failed"),
+    _row(
+        "S3.19",
+        IDLE | {_S.QUEUED, _S.UPSTREAM_FAILED},
+        "fail_stop in its run",
+        {_S.SKIPPED},
+        "who wrote the failure",
+    ),
+    _row("S3.19", {_S.RUNNING}, "fail_stop in its run", {_S.FAILED}, "who wrote the failure"),
     _row("S3.20", IDLE | FINISHED, "task gone, index beyond the mapping", {_S.REMOVED}, _COORDINATOR),
     _row("S3.21", {_S.REMOVED}, "task or index is back", {_S.NONE}, _COORDINATOR),
     _row("S3.22", _ANY, "clear, rerun, reprocess", {_S.NONE}, "command, coordinator"),
     _row("S3.23", {_S.SCHEDULED, _S.UP_FOR_RESCHEDULE}, "its run is closed unfinished", {_S.NONE}, _COORDINATOR),
+    _row("S3.24", IDLE, "subdag starts", {_S.RUNNING}, _COORDINATOR),
     _row(
-        "S3.24",
-        IDLE | {_S.RUNNING},
-        "subdag starts, its run finishes",
-        {_S.RUNNING, _S.SUCCESS, _S.UP_FOR_RETRY, _S.FAILED},
-        _COORDINATOR,
+        "S3.24", {_S.RUNNING}, "subdag's run finished", {_S.SUCCESS, _S.UP_FOR_RETRY, _S.FAILED}, _COORDINATOR
     ),
     _row("S3.25", _ANY, "set by hand", set(_ANY), _OPERATOR),
 )

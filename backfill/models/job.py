@@ -82,4 +82,6 @@ job_run_date = Table(
     Index("uq_job_run_date_owner", "dag_id", "logical_date", unique=True, postgresql_where=text("active")),
     # a run's deletion finds its dates; the owner of a run is looked up by run
     Index("ix_job_run_date_dag_run_id", "dag_run_id"),
+    # the next dates to admit, however many were admitted before (store.dates.pending_dates)
+    Index("ix_job_run_date_pending", "job_id", "dag_id", "ordinal", postgresql_where=text("progress = 'pending'")),
 )

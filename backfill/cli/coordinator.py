@@ -1,0 +1,66 @@
+"""`backfill coordinator`: the daemon that drives submitted jobs."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import ExitStack
+
+import click
+
+from backfill.bootstrap import open_runtime
+from backfill.cli.command import Command, is_verbose, log_format_option
+from backfill.cli.telling import start_logging
+from backfill.config import Settings, load_settings
+from backfill.metrics import EventLog, PrometheusMetrics, serve_metrics
+from backfill.telemetry import Telemetry
+
+
+@click.command(cls=Command)
+@click.option(
+    "--metrics-port",
+    metavar="PORT",
+    type=click.IntRange(0, 65535),
+    help="Port of the Prometheus page; 0: none.  [default: coordinator.metrics_port]",
+)
+@click.option(
+    "--workers", metavar="N", type=click.IntRange(min=0), default=0, help="Also start a Celery worker with N processes."
+)
+@log_format_option
+@click.pass_context
+def coordinator(ctx: click.Context, metrics_port: int | None, workers: int, log_format: str | None) -> None:
+    """Run submitted jobs, until stopped.
+
+    Several may run at once, on any machine that reaches database and broker: each job is driven by exactly one of them, and taken
+    over by another when its lease runs out. Told to stop (SIGTERM, Ctrl-C) it pauses the jobs that it drives.
+    """
+    settings = _settings(metrics_port, log_format)
+    start_logging(settings, verbose=is_verbose(ctx), service=True)
+    with open_runtime(settings) as runtime, ExitStack() as at_the_end:
+        runtime.telemetry.subscribe(EventLog())
+        _serve_metrics(settings, runtime.telemetry, at_the_end)
+        if workers:
+            at_the_end.enter_context(runtime.local_workers(workers))
+        daemon = runtime.coordinator()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: daemon.stop())
+        click.echo("The coordinator waits for submitted jobs; Ctrl-C stops it.", err=True)
+        daemon.run()
+
+
+def _settings(metrics_port: int | None, log_format: str | None) -> Settings:
+    settings = load_settings()
+    if metrics_port is not None:
+        settings = settings.override("--metrics-port", {"coordinator.metrics_port": metrics_port})
+    if log_format is not None:
+        settings = settings.override("--log-format", {"logging.format": log_format})
+    return settings
+
+
+def _serve_metrics(settings: Settings, telemetry: Telemetry, at_the_end: ExitStack) -> None:
+    if not settings.coordinator.metrics_port:
+        return
+    metrics = PrometheusMetrics()
+    telemetry.subscribe(metrics)
+    address = settings.coordinator.metrics_address
+    port = at_the_end.enter_context(serve_metrics(metrics, address, settings.coordinator.metrics_port))
+    click.echo(f"Metrics: http://{address}:{port}/metrics", err=True)

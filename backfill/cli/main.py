@@ -1,0 +1,108 @@
+"""The entry point: the table of commands, and the one policy for everything that ends a command.
+
+Exit codes are those of interface.md, section 3; an error is one sentence on stderr, a traceback only with `-v`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from io import TextIOWrapper
+from typing import Any, NoReturn
+
+import click
+
+from backfill.cli.command import is_verbose
+from backfill.cli.lazy import Entry, LazyGroup
+from backfill.cli.output import forget_stdout
+from backfill.exceptions import BackfillError, Interrupted
+
+_RUNNING, _PROCESSES, _HOUSE = "Backfills", "Processes", "Housekeeping"
+
+COMMANDS = {
+    "run": Entry(_RUNNING, "backfill.cli.run:run", "Backfill a range of dates, here and now."),
+    "submit": Entry(_RUNNING, "backfill.cli.run:submit", "Create a job and leave it to a coordinator."),
+    "resume": Entry(_RUNNING, "backfill.cli.run:resume", "Go on with a paused job, also after a crash."),
+    "status": Entry(_RUNNING, "backfill.cli.jobs:status", "Show one job: progress, rate, time left, errors."),
+    "tasks": Entry(_RUNNING, "backfill.cli.jobs:tasks", "List the task instances of a job."),
+    "list": Entry(_RUNNING, "backfill.cli.jobs:list_jobs", "List the jobs, newest first."),
+    "coordinator": Entry(_PROCESSES, "backfill.cli.coordinator:coordinator", "Run submitted jobs, until stopped."),
+    "worker": Entry(_PROCESSES, "backfill.cli.worker:worker", "Run a Celery worker, until stopped."),
+    "flower": Entry(_PROCESSES, "backfill.cli.flower:flower", "Show workers and task instances in a browser."),
+    "dags": Entry(_HOUSE, "backfill.cli.dags:dags", "List DAGs, or show one."),
+    "pools": Entry(_HOUSE, "backfill.cli.pools:pools", "List, set and delete pools."),
+    "db": Entry(_HOUSE, "backfill.cli.db:db", "Upgrade or check the database schema."),
+    "config": Entry(_HOUSE, "backfill.cli.settings:config", "Show the settings and where each comes from."),
+    "doctor": Entry(_HOUSE, "backfill.cli.doctor:doctor", "Check database, broker, schema, workers and clocks."),
+}
+
+
+class CommandLine(LazyGroup):
+    """The root group: whatever a command raises ends here, as one sentence and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for; end the process by the policy above where it raises."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise  # click's own, which its `main` turns into usage text and exit codes
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # the last resort of every command
+            ctx.exit(_end_with(error, verbose=is_verbose(ctx)))
+
+
+def _end_with(error: BaseException, *, verbose: bool) -> int:
+    """Say on stderr what ended the command, with the notes that were added to it, and return its exit code."""
+    if isinstance(error, BrokenPipeError):
+        forget_stdout()
+        return 0
+    if verbose and not isinstance(error, KeyboardInterrupt | Interrupted):
+        click.echo("".join(traceback.format_exception(error)).rstrip(), err=True)
+    for line in (_sentence(error, verbose=verbose), *getattr(error, "__notes__", ())):
+        click.echo(line, err=True)
+    match error:
+        case KeyboardInterrupt():
+            return Interrupted.exit_code
+        case BackfillError():
+            return error.exit_code
+        case _:
+            return BackfillError.exit_code
+
+
+def _sentence(error: BaseException, *, verbose: bool) -> str:
+    match error:
+        case KeyboardInterrupt():
+            return "Interrupted."
+        case Interrupted():
+            return str(error)
+        case BackfillError():
+            return f"Error: {error}"
+        case _:
+            more = "" if verbose else "; run the same command with -v to see the traceback"
+            return f"Error: An unexpected {type(error).__name__} ended the command: {error}{more}."
+
+
+@click.group(
+    cls=CommandLine,
+    entries=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="TARGET is a dag_id found in the DAGs folder, a path/to/file.py, or path/to/file.py:dag_id.",
+)
+@click.version_option(package_name="backfill", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Run a DAG over a range of dates: a coordinator, Celery workers, PostgreSQL and Redis."""
+
+
+def main() -> NoReturn:
+    """Run the command line of this process, and exit."""
+    # a polite kill ends a command as Ctrl-C does, so that it stops what it started; processes with a protocol of their own
+    # for it (the coordinator, a worker) set their handlers later
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a task's text may exceed what the terminal's encoding can say
+            stream.reconfigure(errors="backslashreplace")
+    cli.main(prog_name="backfill")
+
+
+if __name__ == "__main__":
+    main()

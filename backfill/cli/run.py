@@ -1,0 +1,148 @@
+"""`backfill run`, `submit` and `resume`: a job is created, or taken up again, and driven in the foreground or left to a coordinator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import click
+
+from backfill.bootstrap import Runtime, open_runtime
+from backfill.cli.command import Command, is_verbose, log_format_option
+from backfill.cli.flags import BackfillFlags, backfill_flags
+from backfill.cli.output import Format, forget_stdout, output_option, show_record
+from backfill.cli.parameters import JOB
+from backfill.cli.summary import show_summary
+from backfill.cli.target import find_target
+from backfill.cli.telling import start_logging, telling_progress
+from backfill.config import Settings, load_settings
+from backfill.coordinator.broker import living_workers
+from backfill.exceptions import BackfillUnfinished, JobHeld
+from backfill.jobs import BackfillJob
+from backfill.jobs.report import Report
+from backfill.telemetry import Note
+
+_VERBOSE_HELP = "Show tracebacks, and each change of the reason why a task instance waits."
+
+workers_option = click.option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Processes of the Celery worker that is started if none listens; 0: start none.  [default: one per core, with "
+    "the embedded broker]",
+)
+
+
+@click.command(cls=Command, verbose_help=_VERBOSE_HELP)
+@click.argument("target", metavar="TARGET")
+@backfill_flags
+@workers_option
+@log_format_option
+@output_option
+@click.pass_context
+def run(
+    ctx: click.Context, *, target: str, flags: BackfillFlags, workers: int | None, log_format: str | None, form: Format
+) -> None:
+    """Backfill a range of dates, here and now.
+
+    Creates a job for the run dates from -s to -e, both included, drives it with live progress until every run is settled, and
+    ends with a summary. An interrupt leaves the job resumable; the exit code tells how the job ended.
+    """
+    flags.check()
+    settings = _settings(ctx, log_format)
+    loaded = find_target(target, flags.subdir, settings)
+    request = flags.request(verbose=is_verbose(ctx))
+    celery = BackfillJob.from_request(loaded.dag, request).uses_celery()
+    with open_runtime(settings, broker=celery) as runtime:
+        with telling_progress(runtime.telemetry, settings):
+            job = runtime.create_job(loaded, request, submit=False)
+        _end_with(ctx, _drive(runtime, job, workers, resume=False), form)
+
+
+@click.command(cls=Command, verbose_help=_VERBOSE_HELP)
+@click.argument("target", metavar="TARGET")
+@backfill_flags
+@output_option
+@click.pass_context
+def submit(ctx: click.Context, target: str, flags: BackfillFlags, form: Format) -> None:
+    """Create a job and leave it to a coordinator.
+
+    Takes the flags of `run` and prints the job's id. `backfill status` shows its progress.
+    """
+    flags.check()
+    settings = _settings(ctx, None)
+    loaded = find_target(target, flags.subdir, settings)
+    with open_runtime(settings, broker=False) as runtime:
+        with telling_progress(runtime.telemetry, settings):
+            job = runtime.create_job(loaded, flags.request(verbose=is_verbose(ctx)), submit=True)
+        record = {"job_id": job.id, "dag_id": job.dag_id, "state": str(job.state), "total_runs": job.total_runs}
+        show_record(record, form, as_table=lambda: click.echo(job.id))
+        if form is Format.TABLE:
+            click.echo(f"It waits for a coordinator; `backfill status {job.id}` shows its progress.", err=True)
+
+
+@click.command(cls=Command, verbose_help=_VERBOSE_HELP)
+@click.argument("job_id", metavar="JOB", type=JOB)
+@workers_option
+@log_format_option
+@output_option
+@click.pass_context
+def resume(ctx: click.Context, job_id: int, workers: int | None, log_format: str | None, form: Format) -> None:
+    """Go on with a paused job, also after a crash.
+
+    Drives the job in the foreground, with the progress and the exit codes of `run`. What still runs is adopted, what finished
+    meanwhile is not run again.
+    """
+    settings = _settings(ctx, log_format)
+    with open_runtime(settings) as runtime:
+        _end_with(ctx, _drive(runtime, runtime.load_job(job_id), workers, resume=True), form)
+
+
+def _settings(ctx: click.Context, log_format: str | None) -> Settings:
+    settings = load_settings()
+    if log_format is not None:
+        settings = settings.override("--log-format", {"logging.format": log_format})
+    start_logging(settings, verbose=is_verbose(ctx))
+    return settings
+
+
+def _drive(runtime: Runtime, job: BackfillJob, workers: int | None, *, resume: bool) -> Report:
+    """Drive `job` to its end, with a worker of this command's own where none listens, and return its report."""
+    embedded = not runtime.settings.celery.broker_url
+    count = workers if workers is not None or embedded else 0
+    with (
+        _resumable(job.id),
+        telling_progress(runtime.telemetry, runtime.settings),
+        runtime.local_workers(count) as started,
+    ):
+        if started is None and runtime.broker_url and not living_workers(runtime.broker_url):
+            runtime.telemetry.emit(Note(job.id, "No worker listens yet; start one with `backfill worker`."))
+        try:
+            return runtime.drive(job, resume=resume)
+        except BackfillUnfinished as unfinished:
+            return cast("Report", unfinished.report)
+
+
+@contextmanager
+def _resumable(job_id: int) -> Iterator[None]:
+    """Say how to go on when something other than the job's own end ends the drive."""
+    try:
+        yield
+    except JobHeld:
+        raise  # somebody else goes on with it
+    except BaseException as error:
+        error.add_note(f"Job {job_id} can be resumed: backfill resume {job_id}")
+        raise
+
+
+def _end_with(ctx: click.Context, report: Report, form: Format) -> None:
+    """Print the report and end the command with the job's exit code, also if nobody reads the report."""
+    try:
+        data = report.to_json()
+        show_record(data, form, as_table=lambda: show_summary(data))
+    except BrokenPipeError:
+        forget_stdout()
+    if report.exit_code and form is not Format.TABLE:
+        click.echo(report.sentence(), err=True)
+    ctx.exit(report.exit_code)

@@ -1,0 +1,81 @@
+"""What the coordinator's side asks of the broker besides sending: does it answer, and which workers listen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from backfill.exceptions import ConfigError, ServiceUnavailable
+from backfill.store.database import mask_url
+
+#: Each worker renews a key of this name and its hostname for as long as it lives.
+PRESENCE = "backfill:worker:"
+#: Seconds until a broker that accepts no connection, or gives no answer, counts as not answering.
+TIMEOUT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPresence:
+    """What a living worker says of itself."""
+
+    hostname: str
+    version: str
+    python: str
+    concurrency: int
+    queues: tuple[str, ...]
+    #: Version of the messages that it reads.
+    wire_version: int
+    #: When it last said so, by its own clock.
+    time: datetime
+
+
+def connect(url: str) -> redis.Redis:
+    """Return a client for `url`; nothing is connected yet. Raises `ConfigError` for a URL that names no Redis."""
+    plain = url.replace("redis+socket://", "unix://", 1)
+    try:
+        return redis.Redis.from_url(
+            plain, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 1)
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"The broker URL {mask_url(url)!r} is not of the form redis://host:6379/0; correct `celery.broker_url`."
+        ) from error
+
+
+def check_broker(url: str) -> None:
+    """Raise `ServiceUnavailable`, naming the broker without its password, unless it answers."""
+    with connect(url) as client:
+        try:
+            client.ping()
+        except redis.RedisError as error:
+            raise ServiceUnavailable(
+                f"The broker at {mask_url(url)} does not answer ({str(error).rstrip('.')}); "
+                "check that it runs and can be reached, then repeat the command."
+            ) from error
+
+
+def living_workers(url: str) -> list[WorkerPresence]:
+    """Return the workers that listen on the broker, by the keys that they renew."""
+    with connect(url) as client:
+        keys = sorted(client.scan_iter(match=f"{PRESENCE}*", count=1000))
+        values = cast("list[bytes | None]", client.mget(keys)) if keys else []
+    return [_presence(key, value) for key, value in zip(keys, values, strict=True) if value is not None]
+
+
+def _presence(key: bytes, value: bytes) -> WorkerPresence:
+    said: dict[str, Any] = json.loads(value)
+    return WorkerPresence(
+        hostname=key.decode().removeprefix(PRESENCE),
+        version=str(said.get("version", "")),
+        python=str(said.get("python", "")),
+        concurrency=int(said.get("concurrency", 0)),
+        queues=tuple(said.get("queues", ())),
+        wire_version=int(said.get("wire_version", 0)),
+        time=datetime.fromisoformat(said["time"]),
+    )

@@ -1,0 +1,83 @@
+"""One process drives one job: from taking the lease to the state that the job is left in (semantics, section 1)."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from backfill.coordinator.lease import HeldLease
+from backfill.exceptions import BackfillUnfinished, Interrupted, LeaseLost, ServiceUnavailable
+from backfill.jobs import BackfillJob
+from backfill.jobs.base_job import Workplace
+from backfill.jobs.report import Report
+from backfill.states import JobState
+from backfill.store import jobs
+from backfill.telemetry import JobEnded, JobStarted
+
+logger = logging.getLogger(__name__)
+
+#: States in which whoever has the lease begins to drive a job; a pause is lifted by that (S11.2).
+_TAKEN_FROM = frozenset({JobState.QUEUED, JobState.PAUSED})
+
+
+def drive(job: BackfillJob, workplace: Workplace, lease: HeldLease, *, resumed: bool) -> Report:
+    """Drive `job` until it has settled, and leave it in the state that fits how the drive ended.
+
+    Returns the report of a job that ended well; raises `BackfillUnfinished` for any other end, `Interrupted` after an
+    interrupt (the job is paused), `LeaseLost` when another took over and `ServiceUnavailable` when database or broker stay
+    away (nothing is written then), and anything else after pausing the job with the error's text (S1).
+    """
+    workplace.telemetry.emit(JobStarted(job.id, job.dag_id, job.total_runs, resumed))
+    state = JobState.PAUSED
+    workplace.write(lambda tx: jobs.set_job_state_if(tx, job.id, _TAKEN_FROM, JobState.RUNNING, epoch=lease.epoch))
+    try:
+        with _interrupts_of_the_terminal(job):
+            job.take_up_work(workplace)
+            report = job._execute()  # noqa: SLF001  # the name is fixed by the interface
+        state = report.state
+    except (LeaseLost, ServiceUnavailable):
+        raise
+    except Interrupted:
+        _pause(workplace, lease, error=None)
+        raise
+    except Exception as error:
+        logger.exception("Job %s stopped on an internal error", job.id)
+        _pause(workplace, lease, error=f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        workplace.telemetry.emit(JobEnded(job.id, state))
+    if report.state is not JobState.SUCCESS:
+        raise BackfillUnfinished(report.sentence(), report, report.exit_code)
+    return report
+
+
+def _pause(workplace: Workplace, lease: HeldLease, *, error: str | None) -> None:
+    workplace.write(
+        lambda tx: jobs.set_job_state_if(
+            tx, lease.job_id, {JobState.QUEUED, JobState.RUNNING}, JobState.PAUSED, epoch=lease.epoch, error=error
+        )
+    )
+    lease.release()
+
+
+@contextmanager
+def _interrupts_of_the_terminal(job: BackfillJob) -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM ask the loop to stop in order; a second one ends the process at once (S11.4)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach only the main thread; whoever drives jobs in others stops them itself
+        return
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        del frame
+        job.control.interrupt(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,86 @@
+"""The right to drive one job: held by one process at a time, kept by a heartbeat, lost by silence (S1.4)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+from sqlalchemy import Engine
+
+from backfill.config import Settings
+from backfill.exceptions import JobHeld, LeaseLost
+from backfill.states import ACTIVE_JOB, JobState
+from backfill.store import leases
+from backfill.store.database import Tx, database_now, repeat
+from backfill.store.leases import JobControl
+
+
+def holder_name() -> str:
+    """Return a name for this process that no other process ever has, readable in `job.lease_holder`."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+
+
+class HeldLease:
+    """A lease that this process holds, with the epoch under which it may write.
+
+    `control` is what the operator wants, as last read; every fence and every renewal reads it again.
+    """
+
+    def __init__(self, engine: Engine, job_id: int, *, holder: str, epoch: int, settings: Settings) -> None:
+        self.job_id = job_id
+        self.holder = holder
+        self.epoch = epoch
+        self.control = JobControl(JobState.RUNNING, cancel_requested=False)
+        self._engine = engine
+        self._interval = settings.coordinator.heartbeat_interval.total_seconds()
+        self._renew_at = time.monotonic() + self._interval
+        self._read_clock()
+
+    @classmethod
+    def take(cls, engine: Engine, job_id: int, *, holder: str, settings: Settings) -> HeldLease:
+        """Take the lease of an active job that nobody holds; raises `JobHeld` while another's has not run out."""
+        epoch = repeat(
+            engine,
+            lambda tx: leases.claim_lease_if_free(tx, job_id, holder, settings.lease_timeout, ACTIVE_JOB),
+        )
+        if epoch is None:
+            raise JobHeld(
+                f"Job {job_id} is driven by another coordinator, or has ended; see `backfill status {job_id}`."
+            )
+        return cls(engine, job_id, holder=holder, epoch=epoch, settings=settings)
+
+    def fence(self, tx: Tx) -> JobControl:
+        """Lock the job's row against takeover until `tx` ends; `LeaseLost` if another holds the lease."""
+        self.control = leases.fence(tx, self.job_id, self.epoch)
+        return self.control
+
+    def renew_if_due(self) -> JobControl | None:
+        """Renew the lease when its heartbeat is due, else return None; `LeaseLost` if it was taken over."""
+        if time.monotonic() < self._renew_at:
+            return None
+        control = repeat(self._engine, lambda tx: leases.renew_lease_if_held(tx, self.job_id, self.epoch))
+        if control is None:
+            raise LeaseLost(f"Another coordinator took job {self.job_id} over; this one stops and writes nothing more.")
+        self._renew_at = time.monotonic() + self._interval
+        self._read_clock()
+        self.control = control
+        return control
+
+    def release(self) -> None:
+        """Give the lease back, so that the next holder need not wait; harmless when it is lost already."""
+        repeat(self._engine, lambda tx: leases.release_lease_if_held(tx, self.job_id, self.epoch))
+
+    def due_in(self) -> float:
+        """Return the seconds until the next heartbeat."""
+        return max(0.0, self._renew_at - time.monotonic())
+
+    def now(self) -> datetime:
+        """Return the present time by the database's clock (S0.2), read at the last heartbeat and counted on from there."""
+        return self._read + timedelta(seconds=time.monotonic() - self._read_at)
+
+    def _read_clock(self) -> None:
+        self._read = repeat(self._engine, database_now)
+        self._read_at = time.monotonic()

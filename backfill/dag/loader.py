@@ -1,0 +1,179 @@
+"""Reading DAG files: one file, a folder of them, or the DAG that an operator means by TARGET."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+from backfill.dag.dag import DAG
+from backfill.dag.dag_module import execute_dag_file
+from backfill.exceptions import DagError, DagImportError, DagNotFound
+
+#: `path.py` or `path.py:dag_id`.
+_FILE_TARGET = re.compile(r"(?P<file>.+\.py)(?::(?P<dag_id>.+))?")
+#: Folders in which no DAG files are looked for.
+_PASSED_OVER = {"__pycache__", "node_modules", "site-packages"}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedDag:
+    """A DAG and the file that it came from. `file_hash` is the SHA-256 of the file's content, in hex."""
+
+    dag: DAG
+    file: Path
+    file_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class FolderContents:
+    """What the DAG files of a folder hold: DAGs by id, and the files that cannot be loaded."""
+
+    dags: dict[str, LoadedDag] = field(default_factory=dict)
+    errors: list[DagImportError] = field(default_factory=list)
+
+
+def load_file(path: Path | str, *, dags_folder: Path | None = None) -> list[DAG]:
+    """Return the DAGs of a file in the order of definition, each followed by its subdags; the file runs anew each time.
+
+    Modules beside it, and below `dags_folder`, can be imported by it. Raises `DagNotFound` if there is no such file,
+    `DagImportError` with the line in the file for anything that goes wrong in it, also for a DAG that is wrong in itself.
+    """
+    file = _existing(Path(path))
+    tops = [dag for dag in execute_dag_file(file, dags_folder) if dag.parent_dag is None]
+    _refuse_twins(file, tops)
+    for dag in tops:
+        try:
+            dag.validate()
+        except DagError as error:
+            raise DagImportError(str(file), None, str(error).rstrip(".")) from error
+    return [each for dag in tops for each in (dag, *dag.subdags)]
+
+
+def load_folder(folder: Path | str) -> FolderContents:
+    """Return the DAGs of all DAG files below `folder` (or of the one file that it is); files with errors do not stop it.
+
+    A DAG file is a `.py` file that mentions both `backfill` and `dag`. Raises `DagNotFound` if there is no such folder.
+    """
+    root = _existing(Path(folder))
+    contents = FolderContents()
+    for file in _dag_files(root):
+        try:
+            _add(contents, file, load_file(file, dags_folder=root if root.is_dir() else root.parent))
+        except DagImportError as error:
+            contents.errors.append(error)
+    return contents
+
+
+def find_dag(target: str, dags_folder: Path | str) -> LoadedDag:
+    """Return the DAG that `target` names: a DAG id, `path.py`, or `path.py:dag_id`.
+
+    Raises `DagNotFound` naming what there is instead, `DagImportError` if the file named cannot be loaded.
+    """
+    match = _FILE_TARGET.fullmatch(target)
+    if match is None:
+        return _find_by_id(target, Path(dags_folder))
+    file = Path(match["file"])
+    dags = load_file(file, dags_folder=Path(dags_folder))
+    return LoadedDag(_choose(file, dags, match["dag_id"]), file.resolve(), hash_of(file))
+
+
+def hash_of(file: Path) -> str:
+    """Return the SHA-256 of a file's content, in hex."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise DagNotFound(
+            f"There is no {path}; correct the path, or set core.dags_folder or -S to where the DAG files are."
+        )
+    return path.resolve()
+
+
+def _dag_files(root: Path) -> Iterator[Path]:
+    """Yield the DAG files below a folder in a stable order, or the one file."""
+    if root.is_file():
+        yield root
+        return
+    for path in sorted(root.iterdir()):
+        if path.name.startswith(".") or path.name in _PASSED_OVER:
+            continue
+        if path.is_dir() and not (path / "pyvenv.cfg").exists():
+            yield from _dag_files(path)
+        elif path.suffix == ".py" and _mentions_dags(path):
+            yield path
+
+
+def _mentions_dags(file: Path) -> bool:
+    content = file.read_bytes().lower()
+    return b"backfill" in content and b"dag" in content
+
+
+def _add(contents: FolderContents, file: Path, dags: list[DAG]) -> None:
+    file_hash = hash_of(file)
+    for dag in dags:
+        if dag.dag_id in contents.dags:
+            other = contents.dags[dag.dag_id].file
+            raise DagImportError(
+                str(file), None, f"its DAG {dag.dag_id!r} is defined in {other} already; rename one of them"
+            )
+        contents.dags[dag.dag_id] = LoadedDag(dag, file, file_hash)
+
+
+def _refuse_twins(file: Path, dags: list[DAG]) -> None:
+    seen: set[str] = set()
+    for dag in dags:
+        if dag.dag_id in seen:
+            raise DagImportError(str(file), None, f"it defines the DAG {dag.dag_id!r} twice; rename one of them")
+        seen.add(dag.dag_id)
+
+
+def _choose(file: Path, dags: list[DAG], dag_id: str | None) -> DAG:
+    """Return the DAG of that id, or the only one; subdags count when named only."""
+    if not dags:
+        raise DagNotFound(
+            f"The file {file} defines no DAG; it needs a `with DAG(…)` or a call of a function under @dag."
+        )
+    if dag_id is not None:
+        named = next((dag for dag in dags if dag.dag_id == dag_id), None)
+        if named is None:
+            raise DagNotFound(
+                f"The file {file} defines no DAG {dag_id!r}; {_instead(dag_id, [dag.dag_id for dag in dags])}"
+            )
+        return named
+    tops = [dag for dag in dags if dag.parent_dag is None]
+    if len(tops) > 1:
+        names = ", ".join(dag.dag_id for dag in tops)
+        raise DagNotFound(
+            f"The file {file} defines {len(tops)} DAGs ({names}); name one, as in {file}:{tops[0].dag_id}."
+        )
+    return tops[0]
+
+
+def _find_by_id(dag_id: str, dags_folder: Path) -> LoadedDag:
+    contents = load_folder(dags_folder)
+    twin = next((error for error in contents.errors if f"DAG {dag_id!r} is defined in" in error.reason), None)
+    if twin is not None:
+        raise DagNotFound(
+            f"The DAG {dag_id!r} is defined twice, in {contents.dags[dag_id].file} and {twin.file}; "
+            f"name the one you mean, as in {twin.file}:{dag_id}."
+        )
+    if dag_id in contents.dags:
+        return contents.dags[dag_id]
+    broken = f" {contents.errors[0]}" if contents.errors else ""
+    raise DagNotFound(f"There is no DAG {dag_id!r} in {dags_folder}; {_instead(dag_id, list(contents.dags))}{broken}")
+
+
+def _instead(dag_id: str, dag_ids: list[str], most: int = 8) -> str:
+    """Return what to say of the DAGs that there are."""
+    close = get_close_matches(dag_id, dag_ids, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    if not dag_ids:
+        return "there are none."
+    more = f" and {len(dag_ids) - most} others" if len(dag_ids) > most else ""
+    return f"there are {', '.join(sorted(dag_ids)[:most])}{more}."

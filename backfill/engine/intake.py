@@ -1,0 +1,150 @@
+"""Rows as the database has them become what the window knows, whatever has changed since (S0.1)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from backfill.engine.board import Board
+from backfill.engine.codes import CODES, NONE, QUEUED, REMOVED, SUCCESS
+from backfill.engine.run import NO_DETAILS, NO_ROW, SLOT_BITS, SLOT_MASK, Details, RunState, Tries
+from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
+from backfill.keys import UNMAPPED
+
+
+class Intake:
+    """Takes in runs and rows."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._shared: dict[Tries, Tries] = {}
+
+    def admit(
+        self, facts: RunFacts, rows: Iterable[TaskInstanceFacts], *, is_first: bool, previous: PreviousRun | None
+    ) -> None:
+        """Let a run into the window with all its rows."""
+        board = self._board
+        run = RunState(board.graph, facts, is_first=is_first, previous=previous)
+        board.enter(run)
+        is_untouched = self._place(run, rows)
+        all_tasks = range(len(board.graph.tasks))
+        for task in all_tasks:
+            if run.ids[task] == NO_ROW:
+                board.move(run, task, REMOVED)
+                is_untouched = False
+        board.tasks_to_judge += [run.base | task for task in (board.graph.entries if is_untouched else all_tasks)]
+
+    def take_in(self, rows: Iterable[TaskInstanceFacts]) -> list[TaskInstanceFacts]:
+        """Take in rows of any run; return those that differ from what was known. Runs outside of the window do not count."""
+        board = self._board
+        places, runs = board.places, board.runs
+        changed: list[TaskInstanceFacts] = []
+        unknown: dict[int, list[TaskInstanceFacts]] = defaultdict(list)
+        for row in rows:
+            place = places.get(row[0])
+            if place is None:
+                unknown[row[1]].append(row)
+                continue
+            run, slot = runs[place >> SLOT_BITS], place & SLOT_MASK
+            if row[3] != run.indexes[slot]:
+                unknown[row[1]].append(row)
+            elif self._update(run, slot, row):
+                changed.append(row)
+        for dag_run_id, news in unknown.items():
+            if dag_run_id in board.by_id:
+                changed += self._take_in_news(board.by_id[dag_run_id], news)
+        return changed
+
+    # -- rows that have their slot --------------------------------------------------------------------------------------
+
+    def _update(self, run: RunState, slot: int, row: TaskInstanceFacts) -> bool:
+        """Write what differs into a slot, with what follows from it; return whether anything did."""
+        code, tries = CODES[row[4]], row[5:8]
+        details = row[8:] if code < SUCCESS else (None, *row[9:])
+        known = run.details.get(slot, NO_DETAILS)
+        if code == run.state[slot] and tries == run.tries[slot] and details == known:
+            return False
+        run.tries[slot] = self._shared.setdefault(tries, tries)
+        self._keep(run, slot, details)
+        if code != run.state[slot]:
+            self._board.move(run, slot, code)
+        elif code < QUEUED and details[1] != known[1]:
+            self._board.reconsider(run, slot)
+        if details[3] != known[3]:
+            self._board.wake_watchers(run, run.task_of(slot))
+        return True
+
+    def _keep(self, run: RunState, slot: int, details: Details) -> None:
+        if details == NO_DETAILS:
+            run.details.pop(slot, None)
+        else:
+            run.details[slot] = details
+
+    # -- rows that have none yet ----------------------------------------------------------------------------------------
+
+    def _place(self, run: RunState, rows: Iterable[TaskInstanceFacts]) -> bool:
+        """Give the rows of a new run their slots; return whether all of them are in their initial state."""
+        index = self._board.graph.index
+        is_untouched = True
+        indexed: dict[int, list[TaskInstanceFacts]] = defaultdict(list)
+        for row in rows:
+            task = index.get(row[2])
+            if task is None:
+                self._notice_bystander(run, row)
+            elif row[3] != UNMAPPED:
+                indexed[task].append(row)
+            else:
+                self._name(run, task, row)
+                self._update(run, task, row)
+                is_untouched = is_untouched and run.state[task] == NONE
+        for task, more in indexed.items():
+            self._expand(run, task, more)
+        return is_untouched and not indexed
+
+    def _take_in_news(self, run: RunState, rows: list[TaskInstanceFacts]) -> list[TaskInstanceFacts]:
+        """Take in rows of a run that are new to it, or that have another map index than they had."""
+        index = self._board.graph.index
+        bystanders = [row for row in rows if row[2] not in index and self._notice_bystander(run, row)]
+        ours = [row for row in rows if row[2] in index]
+        if any(row[3] == UNMAPPED for row in ours):
+            self._start_over(run, ours)
+            return bystanders + ours
+        indexed: dict[int, list[TaskInstanceFacts]] = defaultdict(list)
+        for row in ours:
+            indexed[index[row[2]]].append(row)
+        for task, more in indexed.items():
+            self._expand(run, task, more)
+        return bystanders + ours
+
+    def _expand(self, run: RunState, task: int, rows: list[TaskInstanceFacts]) -> None:
+        """Take in rows of a mapped task that came with its expansion; what was row -1 is index 0 (S4.7)."""
+        self._board.grow(run, task, 1 + max(row.map_index for row in rows))
+        slots = run.expanded[task]
+        fresh = [slots[row.map_index] for row in rows if run.ids[slots[row.map_index]] == NO_ROW]
+        for row in rows:
+            self._name(run, slots[row.map_index], row)
+        self._board.appear(run, task, [slot for slot in fresh if run.state[slot] == REMOVED])
+        for row in rows:
+            self._update(run, slots[row.map_index], row)
+        if task in run.asked:
+            run.lengths[task] = len(slots)
+
+    def _name(self, run: RunState, slot: int, row: TaskInstanceFacts) -> None:
+        run.ids[slot] = row.id
+        self._board.places[row.id] = run.base | slot
+
+    def _start_over(self, run: RunState, rows: list[TaskInstanceFacts]) -> None:
+        """Take a run in anew, since a row came or changed its index in a way that no expansion does."""
+        merged = {row.id: row for row in [*run.rows(), *rows]}
+        bystanders = run.bystanders
+        self._board.leave(run)
+        self.admit(run.facts, merged.values(), is_first=run.is_first, previous=run.previous)
+        self._board.by_id[run.facts.id].bystanders = bystanders
+
+    def _notice_bystander(self, run: RunState, row: TaskInstanceFacts) -> bool:
+        """Remember the row of a task that was not chosen (S13.7); return whether it is news. Vanished tasks do not count."""
+        known, now = run.bystanders.get(row.id), (row.task_id, str(row.state))
+        if row.task_id not in self._board.graph.others or known == now:
+            return False
+        run.bystanders[row.id] = now
+        return True

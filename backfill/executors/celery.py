@@ -1,0 +1,350 @@
+"""Sends attempts to Celery workers, and hears from them through the job's event stream."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import redis
+from celery import Celery
+from kombu.connection import Connection
+from kombu.entity import Exchange
+from kombu.exceptions import BatchPublishError, OperationalError
+from kombu.messaging import Producer
+
+from backfill.exceptions import ConfigError, ServiceUnavailable
+from backfill.executors import broker, queues
+from backfill.executors.base import BaseExecutor, ExecutorContext, QueuedAttempt, Unsent
+from backfill.executors.listener import KEY_LIFETIME, EventListener
+from backfill.executors.sent import SentAttempts
+from backfill.keys import UNMAPPED
+from backfill.messages import TASK_NAME, Attempt, Bundle, ExecutorEvent, event_stream
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: A message sent so lately counts as known though it has left the queue: a worker is about to claim its attempt.
+FRESHNESS = timedelta(seconds=10)
+#: Pause before lost messages are sent once more, after that failed.
+AGAIN_PAUSE = timedelta(seconds=2)
+
+# kombu has types for some of its functions only
+_Exchange: Any = Exchange
+_Connection: Any = Connection
+_Producer: Any = Producer
+
+#: Where every Celery worker listens for orders.
+_CONTROL = _Exchange("celery.pidbox", type="fanout", durable=False, delivery_mode="transient")
+
+_AWAY = (redis.RedisError, OperationalError, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One message: `Producer.publish` takes `body`, and `options` as keywords."""
+
+    body: Any
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """All messages are in the queues."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaybeSent:
+    """The connection broke in the middle: any of the messages may be in its queue."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """The broker does not answer: none of the messages is in its queue."""
+
+    reason: str
+
+
+class Publisher:
+    """The way to the queues: one connection, opened when it is needed, dropped when it fails. For one thread."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._url = broker_url
+        self._app = Celery("backfill", set_as_current=False)
+        self._connection: Any = None
+        self._producer: Any = None
+
+    def parcel(self, bundle: Bundle, *, queue: str, shadow: str | None, description: str) -> Parcel:
+        """Return the Celery message that carries `bundle`; its task id is the first attempt's id."""
+        message = self._app.amqp.create_task_message(
+            bundle.attempts[0].attempt_id,
+            TASK_NAME,
+            args=(bundle.encode(),),
+            shadow=shadow,
+            argsrepr="()",  # given, as Celery would otherwise work out a slow one
+            kwargsrepr=description,
+            ignore_result=True,
+        )
+        headers = message.headers | {queues.ATTEMPTS_HEADER: [attempt.attempt_id for attempt in bundle.attempts]}
+        # the nameless exchange takes a message straight to the queue of that name: nothing has to be declared
+        return Parcel(message.body, {"exchange": "", "routing_key": queue, "headers": headers, **message.properties})
+
+    def publish(self, parcels: Sequence[Parcel], before: Callable[[redis.Redis], None]) -> Sent | MaybeSent | NotSent:
+        """Send `parcels` in one pipeline, after `before`, which at the same time shows that the broker answers."""
+        try:
+            self.ask(before)
+        except ServiceUnavailable as error:
+            return NotSent(str(error))
+        try:
+            with self._producer.batch():
+                for parcel in parcels:
+                    self._producer.publish(parcel.body, serializer="json", **parcel.options)
+        except (BatchPublishError, *_AWAY) as error:
+            self.close()
+            return MaybeSent(str(error.__cause__ or error))
+        return Sent()
+
+    def ask(self, question: Callable[[redis.Redis], T]) -> T:
+        """Return what `question` finds at the broker; raises `ServiceUnavailable`."""
+        try:
+            with self._open().channel.conn_or_acquire() as client:
+                return question(client)
+        except _AWAY as error:
+            self.close()
+            raise ServiceUnavailable(f"The broker at {broker.masked(self._url)} does not answer: {error}") from error
+
+    def terminate(self, task_ids: Sequence[str]) -> None:
+        """Tell all workers to send SIGTERM to the processes that run these Celery tasks; raises `ServiceUnavailable`."""
+        arguments = {"task_id": list(task_ids), "terminate": True, "signal": "SIGTERM"}
+        order = {"method": "revoke", "arguments": arguments, "destination": None, "pattern": None, "matcher": None}
+        headers = {"clock": 0, "expires": 0}
+        # not by Celery's own control, which would try for ever
+        self.ask(
+            lambda _: self._producer.publish(
+                order, exchange=_CONTROL.name, declare=[_CONTROL], serializer="json", headers=headers
+            )
+        )
+
+    @property
+    def batches(self) -> bool:
+        """Whether several messages travel in one pipeline."""
+        return bool(self._open().supports_batch_publish)
+
+    def close(self) -> None:
+        """Close the connection; the next use opens another."""
+        connection, self._connection, self._producer = self._connection, None, None
+        if connection is not None:
+            with suppress(*_AWAY):
+                connection.release()
+
+    def end(self) -> None:
+        """Close for good."""
+        self.close()
+        self._app.close()
+
+    def _open(self) -> Any:
+        if self._producer is None:
+            self._connection = _Connection(self._url, transport_options=_transport_options())
+            self._connection.ensure_connection(max_retries=1, interval_start=0, reraise_as_library_errors=False)
+            self._producer = _Producer(self._connection.channel(), auto_declare=False)
+        return self._producer
+
+
+def _transport_options() -> dict[str, Any]:
+    return {
+        "socket_timeout": broker.ANSWER_TIMEOUT.total_seconds(),  # kombu's own would wait for ever
+        "socket_connect_timeout": broker.CONNECT_TIMEOUT.total_seconds(),
+        "socket_keepalive": True,
+        "ack_emulation": False,  # as the workers have it
+        # how often kombu tries to connect before it gives up, which by default it does not
+        "max_retries": 1,
+        "interval_start": 0,
+        "client_name": "backfill-publisher",
+    }
+
+
+class CeleryExecutor(BaseExecutor):
+    """Sends each attempt as a message to its worker queue.
+
+    A message that the broker lost is sent again under the same attempt id, as soon as the broker is back: a second delivery
+    loses the claim and has no effect. What no worker claims in spite of that is found by the sweep (S8.4).
+    """
+
+    name = "celery"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._publisher: Publisher | None = None
+        self._listener: EventListener | None = None
+        self._sent = SentAttempts()
+        #: Set, also by the listener's thread, when messages that were sent may have been lost.
+        self._doubt = threading.Event()
+        self._again_at = 0.0
+
+    def start(self, context: ExecutorContext) -> None:
+        """Connect, and listen from the present end of the job's stream on; raises `ServiceUnavailable`."""
+        super().start(context)
+        if not context.broker_url:
+            raise ConfigError(
+                "The Celery executor needs a broker; set celery.broker_url, or run with --executor local."
+            )
+        try:
+            self._connect()
+        except BaseException:
+            self.end()
+            raise
+
+    def queue_task_instances(self, attempts: Sequence[QueuedAttempt]) -> list[Unsent]:
+        """Send `attempts`; returns all of them as unsent if the broker is away, none if it went away in the middle."""
+        self._sent.add(attempts)  # before a worker can report on one of them
+        match self._publish(attempts):
+            case NotSent(reason):
+                self._sent.forget(queued.attempt.attempt_id for queued in attempts)
+                return [Unsent(queued.attempt.attempt_id, reason, broker_away=True) for queued in attempts]
+            case MaybeSent(reason):
+                logger.warning("%d messages may not have been sent, they will be sent again: %s", len(attempts), reason)
+                self._doubt.set()
+                return []
+            case Sent():
+                return []
+
+    def get_event_buffer(self) -> list[ExecutorEvent]:
+        """Return what has been reported since the last call; messages that may be lost are sent again first."""
+        if self._doubt.is_set() and time.monotonic() >= self._again_at:
+            self._send_again()
+        return super().get_event_buffer()
+
+    def holds(self, attempt_ids: Iterable[str]) -> set[str]:
+        """Return those that wait in a queue, were sent just now, or are reported to run; all while the broker is away."""
+        wanted = set(attempt_ids)
+        fresh = min(FRESHNESS, self.context.settings.task.queued_timeout)
+        known = wanted & self._sent.running_or_fresh(fresh)
+        try:
+            return known | self._waiting(wanted - known)
+        except ServiceUnavailable:
+            return wanted  # nothing counts as lost before somebody has looked
+
+    def adopt(self, attempts: Sequence[Attempt]) -> set[str]:
+        """Return the ids of those whose message waits in a queue; workers report on the others to the same stream."""
+        return self.holds(attempt.attempt_id for attempt in attempts)
+
+    def revoke(self, attempt_ids: Iterable[str]) -> None:
+        """Take the messages of these attempts out of the queues, as far as the broker answers."""
+        unwanted = set(attempt_ids)
+        self._sent.forget(unwanted)
+        if unwanted:
+            with suppress(ServiceUnavailable):  # their claims fail in any case
+                self._ask(lambda client: queues.remove(client, self._queue_names(client), unwanted))
+
+    def terminate(self, attempt_ids: Iterable[str]) -> None:
+        """Have the workers stop the processes of these attempts; each also finds out by its next heartbeat (S7.6)."""
+        task_ids = list(attempt_ids)
+        if task_ids and self._publisher is not None:
+            with suppress(ServiceUnavailable):
+                self._publisher.terminate(task_ids)
+
+    def end(self) -> None:
+        """Close both connections and end the listening thread."""
+        listener, self._listener = self._listener, None
+        publisher, self._publisher = self._publisher, None
+        if listener is not None:
+            listener.stop()
+        if publisher is not None:
+            publisher.end()
+
+    def _connect(self) -> None:
+        context = self.context
+        self._publisher = Publisher(context.broker_url)
+        self._ask(lambda client: self._mark(client, set()))
+        if not self._publisher.batches:
+            logger.warning("The broker URL's options turn batch publishing off: each message is sent by itself.")
+        listener = EventListener(
+            context.broker_url,
+            event_stream(context.job_id),
+            marker=self._marker,
+            receive=self._receive,
+            distrust=self._distrust,
+        )
+        self._ask(lambda _: listener.start())
+        self._listener = listener
+
+    def _publish(self, attempts: Sequence[QueuedAttempt]) -> Sent | MaybeSent | NotSent:
+        if self._publisher is None:
+            raise RuntimeError("the celery executor is not running")
+        parcels = [self._parcel(queued) for queued in attempts]
+        names = {queued.queue for queued in attempts}
+        return self._publisher.publish(parcels, before=lambda client: self._mark(client, names))
+
+    def _parcel(self, queued: QueuedAttempt) -> Parcel:
+        context, attempt = self.context, queued.attempt
+        bundle = Bundle(context.job_id, context.dag_source, (attempt,), event_stream(context.job_id))
+        assert self._publisher is not None
+        return self._publisher.parcel(
+            bundle,
+            queue=queued.queue,
+            shadow=f"{attempt.key.dag_id}.{attempt.key.task_id}" if context.settings.celery.readable_names else None,
+            description=_description(queued),
+        )
+
+    def _send_again(self) -> None:
+        self._doubt.clear()  # before looking: what goes wrong from here on sets it again
+        candidates = {queued.attempt.attempt_id: queued for queued in self._sent.not_started()}
+        try:
+            waiting = self._waiting(set(candidates))
+        except ServiceUnavailable:
+            outcome: Sent | MaybeSent | NotSent = NotSent("")
+        else:
+            missing = [queued for attempt_id, queued in candidates.items() if attempt_id not in waiting]
+            outcome = self._publish(missing)
+        if not isinstance(outcome, Sent):
+            self._doubt.set()
+            self._again_at = time.monotonic() + AGAIN_PAUSE.total_seconds()
+
+    def _waiting(self, wanted: set[str]) -> set[str]:
+        if not wanted:
+            return set()
+        return self._ask(lambda client: queues.waiting(client, self._queue_names(client), wanted))
+
+    def _ask(self, question: Callable[[redis.Redis], T]) -> T:
+        if self._publisher is None:
+            raise RuntimeError("the celery executor is not running")
+        return self._publisher.ask(question)
+
+    @property
+    def _marker(self) -> str:
+        """Key of the set of queues that this job uses; that it is gone shows that the server was emptied."""
+        return f"backfill:queues:{self.context.job_id}"
+
+    def _mark(self, client: redis.Redis, names: set[str]) -> None:
+        with client.pipeline(transaction=False) as pipeline:
+            pipeline.sadd(self._marker, self.context.settings.celery.queue, *names)
+            pipeline.expire(self._marker, KEY_LIFETIME)
+            pipeline.execute()
+
+    def _queue_names(self, client: redis.Redis) -> set[str]:
+        members: Any = client.smembers(self._marker)
+        return {name.decode() for name in members} or {self.context.settings.celery.queue}
+
+    def _receive(self, event: ExecutorEvent) -> None:
+        self._sent.note(event)
+        self.context.mailbox.put(event)
+
+    def _distrust(self) -> None:
+        self._doubt.set()
+        self.context.mailbox.wake()
+
+
+def _description(queued: QueuedAttempt) -> str:
+    """Return the arguments that Flower shows; nothing in it is secret."""
+    key = queued.attempt.key
+    shown = {"dag_id": key.dag_id, "task_id": key.task_id, "logical_date": queued.logical_date.isoformat()}
+    index = {} if key.map_index == UNMAPPED else {"map_index": key.map_index}
+    return repr(shown | index | {"try_number": queued.attempt.try_number})

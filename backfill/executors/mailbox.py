@@ -1,0 +1,58 @@
+"""Where executors leave their events for the loop, and what the loop sleeps on."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from collections import deque
+
+from backfill.messages import ExecutorEvent
+
+
+class Mailbox:
+    """Events on their way to the loop: any thread (and any signal handler) puts or wakes, one thread waits and drains.
+
+    One mailbox serves all executors of a job, so that the loop waits in one place.
+    """
+
+    def __init__(self) -> None:
+        # SimpleQueue, because its put is reentrant: a signal handler may interrupt the reader anywhere. None is a wake.
+        self._arrivals: queue.SimpleQueue[ExecutorEvent | None] = queue.SimpleQueue()
+        self._events: deque[ExecutorEvent] = deque()
+        self._woken = False
+
+    def put(self, event: ExecutorEvent) -> None:
+        """Add `event` and wake the reader."""
+        self._arrivals.put(event)
+
+    def wake(self) -> None:
+        """Make the present or the next `wait` return at once though no event came; never lost, safe in a signal handler."""
+        self._arrivals.put(None)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Sleep until an event or a wake is there, at most `timeout` seconds (None: no limit); return whether one is."""
+        self._take()
+        if not self._woken and not self._events:
+            with contextlib.suppress(queue.Empty):
+                self._sort(self._arrivals.get(timeout=None if timeout is None else max(0.0, timeout)))
+        woken, self._woken = self._woken, False
+        return woken or bool(self._events)
+
+    def drain(self) -> list[ExecutorEvent]:
+        """Return the events that have come, oldest first, and keep none. A wake that came with them still counts."""
+        self._take()
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def _take(self) -> None:
+        """Sort in whatever has arrived, without waiting."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._sort(self._arrivals.get_nowait())
+
+    def _sort(self, arrival: ExecutorEvent | None) -> None:
+        if arrival is None:
+            self._woken = True
+        else:
+            self._events.append(arrival)

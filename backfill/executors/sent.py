@@ -1,0 +1,75 @@
+"""What an executor remembers of the attempts that it sent, until it hears that they are over."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
+
+from backfill.executors.base import QueuedAttempt
+from backfill.messages import ExecutorEvent
+from backfill.states import IN_FLIGHT, TaskInstanceState
+
+#: More than any sensible number in flight. Beyond it the oldest are forgotten: those whose end was never reported.
+LIMIT = 100_000
+
+
+@dataclass(slots=True)
+class _Record:
+    queued: QueuedAttempt
+    sent_at: float
+    started: bool = False
+
+
+class SentAttempts:
+    """Attempts on their way to a worker, or with one. Safe to use from several threads.
+
+    This is no truth, only a memory that allows to send a message again which the broker has lost. Attempts whose end was
+    reported to nobody stay in it, so it is bounded.
+    """
+
+    def __init__(self, *, limit: int = LIMIT, clock: Callable[[], float] = time.monotonic) -> None:
+        self._records: dict[str, _Record] = {}
+        self._limit = limit
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def add(self, attempts: Sequence[QueuedAttempt]) -> None:
+        """Remember that `attempts` were sent just now, also if they had been before."""
+        with self._lock:
+            now = self._clock()
+            for queued in attempts:
+                self._records[queued.attempt.attempt_id] = _Record(queued, now)
+            for attempt_id in list(islice(self._records, max(0, len(self._records) - self._limit))):
+                del self._records[attempt_id]
+
+    def note(self, event: ExecutorEvent) -> None:
+        """Remember what `event` says of its attempt."""
+        with self._lock:
+            record = self._records.get(event.attempt_id)
+            if record is not None and event.state is TaskInstanceState.RUNNING:
+                record.started = True
+            elif event.state not in IN_FLIGHT:
+                self._records.pop(event.attempt_id, None)
+
+    def forget(self, attempt_ids: Iterable[str]) -> None:
+        """Remember these no longer."""
+        with self._lock:
+            for attempt_id in attempt_ids:
+                self._records.pop(attempt_id, None)
+
+    def not_started(self) -> list[QueuedAttempt]:
+        """Return those of which no start was reported, oldest first."""
+        with self._lock:
+            return [record.queued for record in self._records.values() if not record.started]
+
+    def running_or_fresh(self, freshness: timedelta) -> set[str]:
+        """Return the ids of those that are reported to run, or were sent within the last `freshness`."""
+        with self._lock:
+            oldest = self._clock() - freshness.total_seconds()
+            return {
+                attempt_id for attempt_id, record in self._records.items() if record.started or record.sent_at >= oldest
+            }

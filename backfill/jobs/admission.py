@@ -1,0 +1,223 @@
+"""Run dates become runs in the window, strictly in order, while there is room (S2.10 to S2.13, S5)."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from backfill.dag import DAG
+from backfill.engine.graph import Graph
+from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
+from backfill.jobs.request import BackfillRequest
+from backfill.states import ENDED_BADLY, DagRunState, TaskInstanceState
+from backfill.store import clearing, dates, previous, report, runs, task_instances
+from backfill.store.database import Tx
+from backfill.store.dates import PlannedDate
+from backfill.store.runs import TaskTemplate
+
+#: Pending dates are read this many at a time: enough for many ticks, little enough to keep in memory.
+CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class CountedDate:
+    """A date whose run was there and is left as it is (S2.8)."""
+
+    date: PlannedDate
+    run_state: DagRunState
+    states: Counter[TaskInstanceState]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What one look at the pending dates brought."""
+
+    runs: list[RunFacts] = field(default_factory=list)
+    done: list[CountedDate] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedRuns:
+    """Task instances of runs that enter the window, and the run before each where somebody depends on the past."""
+
+    rows: dict[int, list[TaskInstanceFacts]]
+    previous: dict[int, PreviousRun]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """What an earlier holder of the job left: runs in the window, and what had finished before."""
+
+    runs: list[RunFacts]
+    finished_runs: int
+    failed_runs: int
+    departed: Counter[TaskInstanceState]
+
+
+def templates_for(dag: DAG, graph: Graph, request: BackfillRequest, queue: str) -> tuple[TaskTemplate, ...]:
+    """Return the rows that each run gets: one for each chosen task, or for each index of a literal mapping (S2.12)."""
+    return tuple(
+        TaskTemplate(
+            task_id=task_id,
+            map_index=index,
+            max_tries=task.retries,
+            pool=request.pool or task.pool,
+            pool_slots=task.pool_slots,
+            queue=task.queue or queue,
+            executor=task.executor or request.executor,
+            operator=task.operator_name,
+            priority_weight=graph.weight(task_id),
+            dynamic=graph.spec(task_id).is_dynamic,
+        )
+        for task_id in graph.task_ids
+        for task in (dag.task_dict[task_id],)
+        for index in graph.literal_indexes(task_id)
+    )
+
+
+class Admission:
+    """The dates of one job that have no run in the window yet, in order."""
+
+    def __init__(
+        self, *, job_id: int, dag: DAG, graph: Graph, request: BackfillRequest, templates: Sequence[TaskTemplate]
+    ) -> None:
+        self._job_id = job_id
+        self._dag = dag
+        self._graph = graph
+        self._request = request
+        self._templates = templates
+        self._not_chosen = frozenset(dag.task_dict) - frozenset(graph.task_ids)
+        self._pending: deque[PlannedDate] = deque()
+        self._read_all = False
+        self._own_runs = 0
+        self._foreign_runs = 0
+        self._refused = False
+
+    # -- is it worth asking the database? -------------------------------------------------------------------------------
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every date has been admitted."""
+        return self._read_all and not self._pending
+
+    @property
+    def may_find_room(self) -> bool:
+        """Whether room may appear though no run of this job leaves the window: others occupy it, or a date was refused."""
+        return self._foreign_runs > 0 or self._refused or self._own_runs < self._limit
+
+    def worth_a_look(self, active_runs: int) -> bool:
+        """Return whether a date might be admitted now, with `active_runs` of this job in the window."""
+        return not self.exhausted and active_runs < self._limit
+
+    @property
+    def _limit(self) -> int:
+        own = self._request.max_active_runs
+        return own if own is not None else self._dag.max_active_runs
+
+    # -- dates become runs ----------------------------------------------------------------------------------------------
+
+    def admit_next(self, tx: Tx) -> Admitted:
+        """Admit the dates whose turn it is, as many as `max_active_runs` allows; those that count as done need no room (S2.13)."""
+        task_instances.lock_limits(tx, [self._dag.dag_id], [])
+        room = self._room(tx)
+        self._fill(tx, room)
+        taken: list[PlannedDate] = []
+        for date in self._pending:
+            needs_place = date.action != "done" and not date.counts_as_running
+            if needs_place and room == 0:
+                break
+            room -= needs_place
+            taken.append(date)
+        done = self._count_as_done(tx, [date for date in taken if date.action == "done"])
+        admitted = self._admit(tx, [date for date in taken if date.action != "done"])
+        self._refused = len(done) + len(admitted) < len(taken)
+        return Admitted(admitted, done)
+
+    def admit_if_room(self, tx: Tx, planned: Sequence[PlannedDate]) -> list[RunFacts]:
+        """Admit exactly these dates, or none of them where there is not enough room; return their runs."""
+        task_instances.lock_limits(tx, [self._dag.dag_id], [])
+        if self._room(tx) < sum(not date.counts_as_running for date in planned):
+            return []
+        return self._admit(tx, planned)
+
+    def confirm(self, admitted: Admitted) -> None:
+        """Take dates off the list, now that the transaction that admitted them is committed."""
+        gone = {run.ordinal for run in admitted.runs} | {counted.date.ordinal for counted in admitted.done}
+        self._pending = deque(date for date in self._pending if date.ordinal not in gone)
+
+    def _room(self, tx: Tx) -> int:
+        """Return how many more runs may be `running`; the caller has locked the DAG's row (S5.1)."""
+        own_limit = self._request.max_active_runs is not None
+        self._own_runs = runs.count_running_runs(tx, self._dag.dag_id, job_id=self._job_id)
+        counted = self._own_runs if own_limit else runs.count_running_runs(tx, self._dag.dag_id)
+        self._foreign_runs = counted - self._own_runs
+        return max(0, self._limit - counted)
+
+    def _fill(self, tx: Tx, room: int) -> None:
+        """Read further pending dates while there may be more of them than are known."""
+        if not self._read_all and len(self._pending) <= room:
+            fresh = dates.pending_dates(tx, self._job_id, room + CHUNK)
+            self._pending = deque(fresh)
+            self._read_all = len(fresh) < room + CHUNK
+
+    def _admit(self, tx: Tx, planned: Sequence[PlannedDate]) -> list[RunFacts]:
+        if not planned:
+            return []
+        admitted = runs.admit_dates(
+            tx, self._job_id, self._dag.dag_id, [date.ordinal for date in planned], conf=self._request.conf
+        )
+        self._clear(tx, planned, admitted)
+        return admitted
+
+    def _clear(self, tx: Tx, planned: Sequence[PlannedDate], admitted: Sequence[RunFacts]) -> None:
+        """Clear what `reprocess` and `rerun_failed_tasks` ask for, once, when the date comes up (S2.7, S2.9)."""
+        retries = {task_id: self._dag.task_dict[task_id].retries for task_id in self._graph.task_ids}
+        to_clear = {date.ordinal for date in planned if date.action == "clear"}
+        clearing.clear_task_instances(tx, [run.id for run in admitted if run.ordinal in to_clear], retries)
+        if self._request.rerun_failed_tasks:
+            others = [run.id for run in admitted if run.ordinal not in to_clear]
+            clearing.clear_task_instances(tx, others, retries, states=ENDED_BADLY)
+
+    def _count_as_done(self, tx: Tx, done: Sequence[PlannedDate]) -> list[CountedDate]:
+        if not done:
+            return []
+        ids = [date.dag_run_id for date in done if date.dag_run_id is not None]
+        found = {run.id: run for run in runs.select_runs(tx, ids)}
+        states: dict[int, Counter[TaskInstanceState]] = defaultdict(Counter)
+        for row in task_instances.select_facts_of_runs(tx, ids):
+            if row.task_id in self._graph.index:
+                states[row.dag_run_id][TaskInstanceState(row.state)] += 1
+        dates.mark_dates(tx, self._job_id, [date.ordinal for date in done], "finished")
+        return [
+            CountedDate(date, DagRunState(found[date.dag_run_id].state), states[date.dag_run_id])
+            for date in done
+            if date.dag_run_id in found
+        ]
+
+    # -- runs enter the window ------------------------------------------------------------------------------------------
+
+    def open_runs(self, tx: Tx, opened: Sequence[RunFacts]) -> OpenedRuns:
+        """Bring the task instances of runs in line with the DAG and return them, with the run before each (S2.12, S4.9)."""
+        ids = [run.id for run in opened]
+        runs.align_task_instances(tx, ids, self._templates, other_tasks=self._not_chosen)
+        rows: dict[int, list[TaskInstanceFacts]] = defaultdict(list)
+        for row in task_instances.select_facts_of_runs(tx, ids):
+            rows[row.dag_run_id].append(row)
+        return OpenedRuns(rows, self.previous_of(tx, ids))
+
+    def previous_of(self, tx: Tx, dag_run_ids: Sequence[int]) -> dict[int, PreviousRun]:
+        """Return P of S4.9 for each of the runs; nothing where no chosen task looks at the past."""
+        if not self._graph.past_task_ids or not dag_run_ids:
+            return {}
+        return previous.select_previous_runs(tx, self._dag.dag_id, dag_run_ids, self._graph.past_task_ids)
+
+    def read_left(self, tx: Tx) -> LeftBehind:
+        """Return what an earlier holder of this job left; nothing at all for a job that was just made."""
+        in_window = runs.select_window_runs(tx, self._job_id)
+        counts = report.job_counts(tx, self._job_id, task_ids=self._graph.task_ids)
+        departed: Counter[TaskInstanceState] = Counter(counts.states)
+        for row in task_instances.select_facts_of_runs(tx, [run.id for run in in_window]):
+            if row.task_id in self._graph.index:
+                departed[TaskInstanceState(row.state)] -= 1
+        return LeftBehind(in_window, counts.runs.finished, counts.runs.failed, +departed)

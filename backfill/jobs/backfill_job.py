@@ -1,0 +1,445 @@
+"""The loop that drives a backfill. Read `BackfillJob._execute_for_run_dates` first: each line of it is a method below.
+
+The database is the truth and every message is a hint (S0.1). The engine (`backfill.engine`) decides in memory, the store
+(`backfill.store`) writes with guards, executors carry attempts to workers; this class carries facts from one to the other and
+knows nothing of how they do it. Cost grows with what changed, never with the range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import datetime
+from functools import partial
+from typing import Any, ClassVar
+
+from sqlalchemy.orm import Session, reconstructor
+
+from backfill.dag import DAG
+from backfill.engine.window import RunOutcome
+from backfill.executors import BaseExecutor, normal_name
+from backfill.facts import RunFacts, TaskInstanceFacts
+from backfill.jobs.admission import Admission
+from backfill.jobs.base_job import BaseJob, Lease, Workplace
+from backfill.jobs.callbacks import RunCallbacks
+from backfill.jobs.conclusion import collect_errors, conclude, progress, tell_ends
+from backfill.jobs.control import Control
+from backfill.jobs.course import Course
+from backfill.jobs.dispatch import Dispatcher
+from backfill.jobs.reconcile import Reconciler
+from backfill.jobs.report import Report, ReportedError
+from backfill.jobs.request import BackfillRequest
+from backfill.jobs.settling import outcomes_at_the_end, write_decisions, write_outcomes
+from backfill.jobs.task_status import DagRunTaskStatus, TaskInstance
+from backfill.keys import TaskInstanceKey
+from backfill.messages import DagSource
+from backfill.states import ENDED_BADLY, FINISHED, DagRunState, Reprocess, TaskInstanceState
+from backfill.store import recovery, task_instances
+from backfill.store.dates import PlannedDate
+from backfill.telemetry import Dispatched, Event, RunAdmitted, RunSettled
+
+
+class BackfillJob(BaseJob):
+    """Runs a DAG over a range of logical dates, whatever fails around it.
+
+    Parameters are Airflow's by name and meaning (semantics, section 10). `start_date` and `end_date` bound the range, both
+    included; a missing start is the DAG's, a missing end is now. `executor` runs tasks that name no executor of their own.
+    `run()` creates the job and drives it; steps with an underscore are the loop's and expect the job to be at work. Each step
+    commits what it writes before it returns, in the `session` where one is given.
+    """
+
+    __mapper_args__ = {"polymorphic_identity": "BackfillJob"}
+
+    STATES_COUNT_AS_RUNNING = (TaskInstanceState.RUNNING, TaskInstanceState.QUEUED)
+    _DagRunTaskStatus = DagRunTaskStatus
+
+    def __init__(
+        self,
+        dag: DAG,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+        mark_success: bool = False,
+        donot_pickle: bool = False,
+        ignore_first_depends_on_past: bool = False,
+        ignore_task_deps: bool = False,
+        pool: str | None = None,
+        delay_on_limit_secs: float = 1.0,
+        verbose: bool = False,
+        conf: dict[str, Any] | None = None,
+        rerun_failed_tasks: bool = False,
+        run_backwards: bool = False,
+        *args: Any,
+        executor: BaseExecutor | None = None,
+        run_at_least_once: bool = False,
+        continue_on_failures: bool = False,
+        disable_retry: bool = False,
+        max_active_runs: int | None = None,
+        reprocess: Reprocess | str | None = None,
+        max_failures: int | str | None = None,
+        task_regex: str | None = None,
+        ignore_dependencies: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.request = BackfillRequest(
+            start_date=start_date,
+            end_date=end_date,
+            mark_success=mark_success,
+            donot_pickle=donot_pickle,
+            ignore_first_depends_on_past=ignore_first_depends_on_past,
+            ignore_task_deps=ignore_task_deps,
+            pool=pool,
+            delay_on_limit_secs=delay_on_limit_secs,
+            verbose=verbose,
+            conf=conf,
+            rerun_failed_tasks=rerun_failed_tasks,
+            run_backwards=run_backwards,
+            run_at_least_once=run_at_least_once,
+            continue_on_failures=continue_on_failures,
+            disable_retry=disable_retry,
+            max_active_runs=max_active_runs,
+            reprocess=Reprocess(reprocess) if reprocess else None,
+            max_failures=None if max_failures is None else str(max_failures),
+            task_regex=task_regex,
+            ignore_dependencies=ignore_dependencies,
+            executor=executor.name if executor else "celery",
+        )
+        super().__init__(dag.dag_id, *args, **kwargs)
+        self.dag: DAG | None = dag
+        self.executor = executor
+        self.control = Control()
+
+    @classmethod
+    def from_request(cls, dag: DAG, request: BackfillRequest) -> BackfillJob:
+        """Return a job that is asked to do `request`; its executor is loaded by name when the job is driven."""
+        job = cls(dag)
+        job.request = request
+        return job
+
+    def uses_celery(self) -> bool:
+        """Return whether any task goes to a Celery worker, so that the job needs a broker."""
+        if self.dag is None:
+            raise ValueError(f"job {self.id} was read from its row; give it its DAG first")
+        names = {task.executor for task in self.dag.task_dict.values()}
+        default = {self.request.executor} if None in names else set()
+        return "celery" in {normal_name(name) for name in (names | default) - {None} if name}
+
+    @reconstructor
+    def _from_row(self) -> None:
+        """Know the parameters again after the row was read; the DAG is given by whoever drives the job."""
+        self.request = BackfillRequest.from_json(self.params)
+        self.dag = None
+        self.executor = None
+        self.control = Control()
+
+    def run(self) -> Report:
+        """Create the job and drive it in this process until it has settled (S1.9).
+
+        Servers are those of the settings, embedded ones where none are configured. Returns the report on success, and an
+        empty one if there was nothing to do. Raises `BackfillUnfinished` for every other end, and another `BackfillError`
+        if the job was refused.
+        """
+        from backfill.bootstrap import run_job  # noqa: PLC0415  # the one door from a job up to the composition root
+
+        return run_job(self)
+
+    # -- the drive ------------------------------------------------------------------------------------------------------
+
+    def take_up_work(self, workplace: Workplace) -> None:
+        """Get ready to be driven by this process, by the means of `workplace`."""
+        if self.dag is None:
+            raise ValueError(f"job {self.id} was read from its row; give it its DAG first")
+        self.workplace = workplace
+        self.course = Course(
+            job_id=self.id, dag=self.dag, request=self.request, settings=workplace.settings, total_runs=self.total_runs
+        )
+        self._dispatcher = Dispatcher(self.id, self.course, workplace)
+        self._reconciler = Reconciler(self.id, self.course, workplace)
+        self._callbacks = RunCallbacks(self.dag)
+        self.control.wake_by(workplace.mailbox)
+
+    def _execute(self, session: Session | None = None) -> Report:
+        """Drive the job from whatever its rows say to its end, and return the report (S9.4)."""
+        with ExitStack() as at_the_end:
+            self.at_work().start_executors(self._dag_source(), at_the_end)
+            at_the_end.callback(self._callbacks.end)
+            ti_status = self._take_over(session)
+            executor = self.at_work().executors[self.request.executor]
+            self._execute_for_run_dates(
+                self.course.admission, ti_status, executor, self.dag_pickle_hash, self.request.start_date, session
+            )
+            self._end_runs(self.course.stuck_outcomes(ti_status), ti_status, session)
+            self._set_unfinished_dag_runs_to_failed(ti_status.active_runs.values(), session)
+            ti_status.rest()
+        return conclude(self, ti_status, self._collect_errors(ti_status, session))
+
+    def _execute_for_run_dates(
+        self,
+        run_dates: Admission,
+        ti_status: DagRunTaskStatus,
+        executor: BaseExecutor,
+        pickle_id: str | None,
+        start_date: datetime | None,
+        session: Session | None = None,
+    ) -> None:
+        """Admit `run_dates` in order and go round until nothing can go any more (S9.4)."""
+        while True:
+            self._admit(run_dates, ti_status, session)
+            self._process_backfill_task_instances(ti_status, executor, pickle_id, start_date, session)
+            self._settle_runs(ti_status, session)
+            self._log_progress(ti_status)
+            if self._is_over(run_dates):
+                return
+            self._wait()
+            self._obey(ti_status, session)
+            ti_status.observe(self._manage_executor_state(ti_status.running, session))
+            self._update_counters(ti_status, session)
+
+    def _dag_source(self) -> DagSource:
+        return DagSource(
+            dag_id=self.dag_id,
+            pickle_hash=self.dag_pickle_hash,
+            file=self.dag_source.get("file"),
+            file_hash=self.dag_source.get("file_hash"),
+        )
+
+    def _take_over(self, session: Session | None) -> DagRunTaskStatus:
+        """Read what an earlier holder left in the rows: adopt what runs, reset what nobody holds (S8.6)."""
+        ti_status = DagRunTaskStatus(total_runs=self.total_runs)
+        left = self.at_work().read(self.course.admission.read_left, session)
+        self.course.count_departed(ti_status, left)
+        self._task_instances_for_dag_runs(left.runs, ti_status, session)
+        return ti_status
+
+    def _is_over(self, run_dates: Admission) -> bool:
+        """Return whether no further date will be admitted and no task instance can go any more (S9.4)."""
+        if not self._dispatches:
+            return False  # a pause ends by the operator's word
+        if not self.course.policy.dispatches:
+            return self.course.window.counts().running == 0
+        more_dates = self.course.policy.admits and not run_dates.exhausted
+        return self.course.at_rest and not (more_dates and run_dates.may_find_room)
+
+    @property
+    def _dispatches(self) -> bool:
+        return self.control.dispatches(self.at_work().lease.control)
+
+    # -- dates become runs ----------------------------------------------------------------------------------------------
+
+    def _admit(self, run_dates: Admission, ti_status: DagRunTaskStatus, session: Session | None) -> None:
+        """Let the dates whose turn it is into the window, as many as there is room for (S2.13)."""
+        if not (self._dispatches and self.course.policy.admits and run_dates.worth_a_look(len(ti_status.active_runs))):
+            return
+        admitted = self.at_work().write(run_dates.admit_next, session)
+        run_dates.confirm(admitted)
+        self.course.count_as_done(ti_status, admitted.done)
+        self._task_instances_for_dag_runs(admitted.runs, ti_status, session)
+
+    def _get_dag_run(self, run_date: PlannedDate, dag: DAG, session: Session | None = None) -> RunFacts | None:
+        """Create or take the run of one date of this job (S2.10, S2.11); None while `max_active_runs` has no room."""
+        if dag.dag_id != self.dag_id:
+            raise ValueError(f"job {self.id} is about DAG {self.dag_id!r}, not {dag.dag_id!r}")
+        made = self.at_work().write(lambda tx: self.course.admission.admit_if_room(tx, [run_date]), session)
+        return made[0] if made else None
+
+    def _task_instances_for_dag_run(
+        self, dag_run: RunFacts, session: Session | None = None
+    ) -> dict[TaskInstanceKey, TaskInstance]:
+        """Bring a run's task instances in line with the DAG, write those that are ready as `scheduled` (S2.12, S3.2).
+
+        Returns those that are still to run, by key.
+        """
+        ti_status = DagRunTaskStatus()
+        self._task_instances_for_dag_runs([dag_run], ti_status, session)
+        self._carry_out_decisions(ti_status, session)
+        ready = self.course.window.ready_unplaced()
+        self.at_work().write(lambda tx: task_instances.schedule_if_idle(tx, ready), session)
+        self._observe(ti_status, self.at_work().read(lambda tx: task_instances.select_facts(tx, ready), session))
+        return dict(ti_status.to_run)
+
+    def _task_instances_for_dag_runs(
+        self, dag_runs: Sequence[RunFacts], ti_status: DagRunTaskStatus, session: Session | None
+    ) -> None:
+        """Bring the task instances of `dag_runs` in line with the DAG (S2.12) and take them into the window."""
+        if not dag_runs:
+            return
+        opened = self.at_work().write(lambda tx: self.course.admission.open_runs(tx, dag_runs), session)
+        for run in dag_runs:
+            ti_status.active_runs[run.id] = run
+            ti_status.executed_dag_run_dates.add(run.logical_date)
+            rows = opened.rows.get(run.id, [])
+            self.course.window.admit(run, rows, first=self.course.is_first(run), previous=opened.previous.get(run.id))
+            for ti in self.course.task_instances(row for row in rows if self.course.window.knows(row.id)):
+                self._sort(ti_status, ti)
+            self._tell(RunAdmitted(self.id, run.run_id))
+        if ti_status.running:
+            self._take_charge(dag_runs, ti_status, session)
+
+    def _take_charge(self, dag_runs: Sequence[RunFacts], ti_status: DagRunTaskStatus, session: Session | None) -> None:
+        """Adopt what is in flight in runs that others left, and reset what nobody holds (S8.6)."""
+        found = self._reconciler.in_flight_of(dag_runs, ti_status.running)
+        if found:
+            self._reconciler.adopt(found)
+            for run in dag_runs:
+                self.reset_state_for_orphaned_tasks(run, session)
+            self._observe(ti_status, self._reconciler.sweep(session))
+
+    # -- ready task instances become attempts ---------------------------------------------------------------------------
+
+    def _process_backfill_task_instances(
+        self,
+        ti_status: DagRunTaskStatus,
+        executor: BaseExecutor,
+        pickle_id: str | None,  # noqa: ARG002  # the signature is public; executors learnt it at their start
+        start_date: datetime | None = None,  # noqa: ARG002  # as above; the course knows the range
+        session: Session | None = None,
+    ) -> None:
+        """Settle what its dependencies decide, and send what is ready to the executors, within all limits (S4, S5, S7)."""
+        self._carry_out_decisions(ti_status, session)
+        if not (self._dispatches and self.course.policy.dispatches and self._dispatcher.worth_a_look()):
+            return
+        placed = self.at_work().write(self._dispatcher.place, session)
+        self._observe(ti_status, placed.rows)
+        unsent = self._dispatcher.publish(placed.queued, default=executor)
+        if unsent:
+            self._observe(ti_status, self._reconciler.take_back_unsent(placed.queued, unsent, session))
+        if placed.queued:
+            self._tell(Dispatched(self.id, tuple(self.course.window.key(row.id) for row in placed.queued)))
+
+    def _carry_out_decisions(self, ti_status: DagRunTaskStatus, session: Session | None) -> None:
+        """Write what the engine decides, until it has nothing more to say; where a row has changed, the row wins (S0.1)."""
+        while decisions := self.course.window.decide(self.at_work().lease.now()):
+            written = self.at_work().write(partial(write_decisions, self.course, decisions), session)
+            self._announce(ti_status, written.settled)
+            self._observe(ti_status, written.changed)
+            for expanded in written.expanded:
+                self.course.window.set_length(*expanded)
+
+    # -- what executors reported, and what the rows say -----------------------------------------------------------------
+
+    def _manage_executor_state(
+        self, running: Mapping[TaskInstanceKey, TaskInstance], session: Session | None = None
+    ) -> list[TaskInstanceFacts]:
+        """Hold what the executors reported against the rows, and set right what disagrees (S8.1, S8.2).
+
+        Returns the rows of `running` task instances that something was reported of, as they are now; when the sweep is due, all
+        that changed without a word.
+        """
+        rows = self._reconciler.reconcile(self.at_work().reported_events(), running, session)
+        if self.course.rhythm.sweep_due():
+            rows += self._reconciler.sweep(session)
+        return rows
+
+    def _update_counters(self, ti_status: DagRunTaskStatus, session: Session | None = None) -> None:
+        """Sort task instances by their row's state, whatever was remembered (S8.7).
+
+        These are the ones whose rows were just observed. With none observed every `running` one is read again.
+        """
+        observed = ti_status.observed()
+        if observed is None:
+            observed = self._reconciler.read_again(ti_status.running, session)
+        self._observe(ti_status, observed)
+
+    def _observe(self, ti_status: DagRunTaskStatus, rows: Iterable[TaskInstanceFacts]) -> None:
+        """Take in rows as they are now; what is news about them is sorted and told."""
+        self._announce(ti_status, self.course.window.take_in(rows))
+
+    def _announce(self, ti_status: DagRunTaskStatus, changed: Iterable[TaskInstanceFacts]) -> None:
+        ended = []
+        for ti in self.course.task_instances(changed):
+            self._sort(ti_status, ti)
+            if ti.facts.state in FINISHED or ti.facts.state == TaskInstanceState.UP_FOR_RETRY:
+                ended.append(ti)
+        self.course.note_ends(ended)
+        tell_ends(self, ended)
+
+    def _sort(self, ti_status: DagRunTaskStatus, ti: TaskInstance) -> None:
+        """Put `ti` into its bucket, and count it if it ended badly (S9.1)."""
+        ti_status.sort(ti)
+        if ti.facts.state in ENDED_BADLY:
+            self.course.policy.task_instance_ended_badly(itself=ti.facts.state == TaskInstanceState.FAILED)
+
+    def reset_state_for_orphaned_tasks(
+        self, filter_by_dag_run: RunFacts | None = None, session: Session | None = None
+    ) -> int:
+        """Set to `none` what is `scheduled` or `queued` and held by nobody; return how many (S8.5).
+
+        With a run: in that run; without: in all `running` runs of any type. What runs is never touched.
+        """
+        workplace, held = self.at_work(), self._reconciler.held_attempts(session)
+        return workplace.write(
+            lambda tx: recovery.reset_orphans(
+                tx,
+                self.id,
+                workplace.settings.lease_timeout,
+                held=held,
+                dag_run_id=filter_by_dag_run.id if filter_by_dag_run else None,
+            ),
+            session,
+        )
+
+    # -- the end of runs, and of the job --------------------------------------------------------------------------------
+
+    def _settle_runs(self, ti_status: DagRunTaskStatus, session: Session | None) -> None:
+        """Finish the runs that have nothing unfinished left; they free their place in the window at once (S2.14)."""
+        outcomes = self.course.window.finished_runs()
+        if self.course.policy.closes_stuck_runs:
+            outcomes += self.course.stuck_outcomes(ti_status)
+        self._end_runs(outcomes, ti_status, session)
+
+    def _set_unfinished_dag_runs_to_failed(self, dag_runs: Iterable[RunFacts], session: Session | None = None) -> None:
+        """Close the runs that nothing can finish any more: by their task instances if all are finished, else `failed` (S9.4)."""
+        outcomes = outcomes_at_the_end(self.course, dag_runs)
+        if outcomes:
+            self.at_work().write(partial(write_outcomes, outcomes), session)
+        for outcome in outcomes:
+            self._announce_end(outcome)
+
+    def _end_runs(self, outcomes: Sequence[RunOutcome], ti_status: DagRunTaskStatus, session: Session | None) -> None:
+        """Write how runs ended, let them leave the window, and tell of it."""
+        if not outcomes:
+            return
+        self.at_work().write(partial(write_outcomes, outcomes), session)
+        for outcome in outcomes:
+            self._announce_end(outcome)
+            run = ti_status.active_runs[outcome.dag_run_id]
+            ti_status.let_go(run, self.course.remove(run))
+
+    def _announce_end(self, outcome: RunOutcome) -> None:
+        run = self.course.window.run(outcome.dag_run_id)
+        if outcome.state == DagRunState.FAILED:
+            self.course.policy.run_failed()
+        self._callbacks.fire(run, outcome.state, outcome.reason)
+        self._tell(RunSettled(self.id, run.run_id, outcome.state, outcome.reason))
+
+    def _collect_errors(self, ti_status: DagRunTaskStatus, session: Session | None = None) -> list[ReportedError]:
+        """Return what ended badly and what is blocked, by run date, topology and map index (S9.7)."""
+        return collect_errors(self, ti_status, session)
+
+    # -- the operator ---------------------------------------------------------------------------------------------------
+
+    def _log_progress(self, ti_status: DagRunTaskStatus) -> None:
+        """Tell how far the job is, on change and at most once a second (S9.5)."""
+        counts = self.course.numbers(ti_status)
+        if self.course.throttle.lets_through(counts):
+            self._tell(progress(self, ti_status))
+
+    def _obey(self, ti_status: DagRunTaskStatus, session: Session | None) -> None:
+        """Keep the lease, and carry out a pause or an interrupt (S1.4, S11)."""
+        lease: Lease = self.at_work().lease
+        lease.renew_if_due()
+
+        def take_back() -> None:
+            self._observe(ti_status, self._reconciler.take_back_unclaimed(ti_status.running, session))
+
+        self.control.obey(
+            lease.control,
+            take_back=take_back,
+            stop_here=lambda: self._reconciler.stop_local_processes(ti_status.running, session),
+        )
+
+    def _wait(self) -> None:
+        """Sleep until something is reported or due (S1.7)."""
+        self.at_work().mailbox.wait(self.course.due_in(self.at_work().lease))
+
+    def _tell(self, event: Event) -> None:
+        self.at_work().telemetry.emit(event)

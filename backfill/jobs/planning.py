@@ -1,0 +1,136 @@
+"""Which dates a job takes on, and what it does at each (semantics, section 2). Pure: facts in, a plan out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from backfill.clock import as_utc
+from backfill.dag import DAG
+from backfill.exceptions import DateOwned, NothingToDo, UsageError
+from backfill.jobs.request import BackfillRequest
+from backfill.states import DagRunState, Reprocess, RunType
+from backfill.store.dates import Action, DateFound, PlannedDate
+from backfill.timetables import RunDate
+
+
+@dataclass(frozen=True, slots=True)
+class DatePlan:
+    """The dates of a job in the order of admission, and one note for each reason why dates were left out."""
+
+    dates: tuple[PlannedDate, ...]
+    notes: tuple[str, ...]
+
+
+def resolve_range(dag: DAG, request: BackfillRequest, now: datetime) -> tuple[datetime, datetime]:
+    """Return start and end of the range, both included, in UTC (S2.1); `UsageError` where they do not make one."""
+    start = request.start_date or dag.start_date
+    if start is None:
+        raise UsageError(f"DAG {dag.dag_id!r} has no start_date; give the range a start date.")
+    start, end = as_utc(start), as_utc(request.end_date or now)
+    if start > end:
+        raise UsageError(f"The start date {start.isoformat()} lies after the end date {end.isoformat()}; swap them.")
+    return start, end
+
+
+def run_dates(dag: DAG, request: BackfillRequest, now: datetime) -> tuple[list[RunDate], list[str]]:
+    """Return the dates that are due, in the job's direction, and notes on those left out (S2.2, S2.4, S2.5)."""
+    start, end = resolve_range(dag, request, now)
+    given = list(dag.timetable.run_dates(start, end))
+    if not given and request.run_at_least_once:
+        if start > now:
+            raise UsageError(f"The start date {start.isoformat()} lies in the future; a run cannot be made for it yet.")
+        return [RunDate(start, start, end)], []
+    dag_end = as_utc(dag.end_date) if dag.end_date else None
+    due, late, unfinished = [], 0, 0
+    for date in given:
+        if dag_end is not None and date.logical_date > dag_end:
+            late += 1
+        elif date.data_interval_end > now:
+            unfinished += 1
+        else:
+            due.append(date)
+    notes = []
+    if late and dag_end is not None:
+        notes.append(f"{_dates(late)} left out: after the DAG's end_date {dag_end.isoformat()}.")
+    if unfinished:
+        notes.append(f"{_dates(unfinished)} left out: the data interval is not over yet.")
+    return (due[::-1] if request.run_backwards else due), notes
+
+
+def plan_dates(
+    dag: DAG,
+    request: BackfillRequest,
+    due: Sequence[RunDate],
+    notes: Iterable[str],
+    found: Mapping[datetime, DateFound],
+) -> DatePlan:
+    """Return what happens at each due date, given what was `found` there.
+
+    Raises `DateOwned` if somebody else owns a date (S2.6), `NothingToDo` if no date is left (S2.5).
+    """
+    for date in due:
+        _refuse_if_owned(dag, found.get(date.logical_date))
+    planned: list[PlannedDate] = []
+    left_out: Counter[str] = Counter()
+    for date in due:
+        there = found.get(date.logical_date)
+        action = _action(there, request)
+        if action is None:
+            left_out[f"--reprocess {request.reprocess} keeps runs in state {there.state if there else ''}"] += 1
+            continue
+        planned.append(
+            PlannedDate(
+                ordinal=len(planned),
+                logical_date=date.logical_date,
+                data_interval_start=date.data_interval_start,
+                data_interval_end=date.data_interval_end,
+                action=action,
+                dag_run_id=there.dag_run_id if there else None,
+            )
+        )
+    all_notes = (*notes, *(f"{_dates(count)} left out: {reason}." for reason, count in left_out.items()))
+    if not planned:
+        because = f" ({' '.join(all_notes)})" if all_notes else ""
+        raise NothingToDo(f"No run date of DAG {dag.dag_id!r} is left in the range{because}; nothing was started.")
+    return DatePlan(tuple(planned), all_notes)
+
+
+def _refuse_if_owned(dag: DAG, found: DateFound | None) -> None:
+    if found is None:
+        return
+    if found.owner_job_id is not None:
+        raise DateOwned(
+            f"Job {found.owner_job_id} owns {found.logical_date.isoformat()} of DAG {dag.dag_id!r}; "
+            f"wait for it (`backfill status {found.owner_job_id}`) or leave the date out."
+        )
+    if found.state == DagRunState.RUNNING and found.run_type != RunType.BACKFILL:
+        raise DateOwned(
+            f"Run {found.run_id!r} of DAG {dag.dag_id!r} is running at {found.logical_date.isoformat()} and is no backfill; "
+            "wait for its end or leave the date out."
+        )
+
+
+def _action(found: DateFound | None, request: BackfillRequest) -> Action | None:
+    """Return what happens at a date by the run found there (the table of S2.7); None: the date is left out."""
+    if found is None or found.state is None:
+        return "create"
+    run_finished = found.state in {DagRunState.SUCCESS, DagRunState.FAILED}
+    match request.reprocess:
+        case Reprocess.NONE:
+            return None
+        case Reprocess.COMPLETED if run_finished:
+            return "clear"
+        case Reprocess.FAILED if found.state == DagRunState.FAILED:
+            return "clear"
+    if not run_finished or found.unfinished:
+        return "take"
+    if request.reprocess is Reprocess.FAILED:
+        return None
+    return "take" if request.rerun_failed_tasks and found.ended_badly else "done"
+
+
+def _dates(count: int) -> str:
+    return "1 date" if count == 1 else f"{count} dates"

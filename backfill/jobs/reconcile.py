@@ -1,0 +1,211 @@
+"""What executors reported, carried to the rows that it is about, and what no event announces, found there (section 8)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import NamedTuple
+
+from sqlalchemy.orm import Session
+
+from backfill.engine.retries import retry_delay
+from backfill.executors import LocalExecutor, Unsent
+from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
+from backfill.jobs.base_job import Workplace
+from backfill.jobs.course import Course
+from backfill.jobs.task_status import TaskInstance
+from backfill.jobs.verdict import Failed, Lost, Verdict, heartbeat_ran_out, judge, lost, never_claimed
+from backfill.keys import TaskInstanceKey
+from backfill.messages import Attempt, ExecutorEvent
+from backfill.store import attempts, recovery, task_instances
+from backfill.store.database import Tx
+from backfill.store.recovery import Failure, InFlight, Loss
+
+logger = logging.getLogger(__name__)
+
+Running = Mapping[TaskInstanceKey, TaskInstance]
+
+
+class _Seen(NamedTuple):
+    """What one sweep read."""
+
+    rows: list[TaskInstanceFacts]
+    zombies: list[InFlight]
+    unclaimed: list[InFlight]
+    previous: dict[int, PreviousRun]
+
+
+class Reconciler:
+    """Carries what was reported to the rows that it is about, and what follows into the database."""
+
+    def __init__(self, job_id: int, course: Course, workplace: Workplace) -> None:
+        self._job_id = job_id
+        self._course = course
+        self._workplace = workplace
+
+    # -- events ---------------------------------------------------------------------------------------------------------
+
+    def reconcile(
+        self, events: Sequence[ExecutorEvent], running: Running, session: Session | None = None
+    ) -> list[TaskInstanceFacts]:
+        """Set right what disagrees with `events`, and return the rows that they are about, as they are now (S8.1, S8.2).
+
+        Events about task instances that are not `running` as far as is known are stale, and cost no query.
+        """
+        attempts = {ti.facts.attempt_id: ti.facts.id for ti in running.values()}
+        current = {event.task_instance_id: event for event in events if event.attempt_id in attempts}
+        if not current:
+            return []
+        ids = sorted(current)
+        rows = self._workplace.read(lambda tx: task_instances.select_facts(tx, ids), session)
+        verdicts = [verdict for row in rows if (verdict := self._judge(current[row.id], row)) is not None]
+        if not verdicts:
+            return rows
+        return self._workplace.write(lambda tx: self._write(tx, verdicts, ids), session)
+
+    def sweep(self, session: Session | None = None) -> list[TaskInstanceFacts]:
+        """Look for what no event announces, and return what changed (S0.1, S8.4).
+
+        That is: rows changed by others, zombies, lost messages, and the end of runs outside the window that somebody waits for.
+        """
+        window, task = self._course.window, self._workplace.settings.task
+
+        def look(tx: Tx) -> _Seen:
+            return _Seen(
+                rows=task_instances.select_facts_of_runs(tx, window.run_ids()),
+                zombies=recovery.select_zombies(tx, self._job_id, task.heartbeat_timeout),
+                unclaimed=recovery.select_unclaimed(tx, self._job_id, task.queued_timeout),
+                previous=self._course.admission.previous_of(tx, window.awaiting_previous()),
+            )
+
+        seen = self._workplace.read(look, session)
+        for dag_run_id, previous in seen.previous.items():
+            window.update_previous(dag_run_id, previous)
+        events = self._lost_in(seen)
+        by_id = {row.id: row for row in seen.rows}
+        verdicts = [
+            verdict
+            for event in events
+            if (row := by_id.get(event.task_instance_id)) and (verdict := self._judge(event, row)) is not None
+        ]
+        if not verdicts:
+            return seen.rows
+        ids = [verdict.task_instance_id for verdict in verdicts]
+        return seen.rows + self._workplace.write(lambda tx: self._write(tx, verdicts, ids), session)
+
+    def _lost_in(self, seen: _Seen) -> list[ExecutorEvent]:
+        """Return an infrastructure failure for each zombie and each lost message (S8.4)."""
+        task = self._workplace.settings.task
+        held = self._held({each.facts.attempt_id for each in seen.unclaimed if each.facts.attempt_id})
+        events = [
+            lost(zombie.facts, heartbeat_ran_out(task.heartbeat_timeout, zombie.hostname)) for zombie in seen.zombies
+        ]
+        events += [
+            lost(each.facts, never_claimed(task.queued_timeout))
+            for each in seen.unclaimed
+            if each.facts.attempt_id not in held
+        ]
+        return events
+
+    def read_again(self, running: Running, session: Session | None = None) -> list[TaskInstanceFacts]:
+        """Return the rows of all that is thought to be running."""
+        ids = sorted(ti.facts.id for ti in running.values())
+        return self._workplace.read(lambda tx: task_instances.select_facts(tx, ids), session)
+
+    def _judge(self, event: ExecutorEvent, row: TaskInstanceFacts) -> Verdict | None:
+        key = self._course.window.key(row.id)
+        verdict = judge(
+            event, row, key, budget=self._course.budget, retries=self._course.dag.task_dict[row.task_id].retries
+        )
+        if verdict is not None:
+            logger.warning("%s", verdict.error)
+        return verdict
+
+    def _write(self, tx: Tx, verdicts: Sequence[Verdict], ids: Sequence[int]) -> list[TaskInstanceFacts]:
+        recovery.lose_if_current(
+            tx, [Loss(v.task_instance_id, v.attempt_id, v.error) for v in verdicts if isinstance(v, Lost)]
+        )
+        recovery.fail_if_current(tx, [self._failure(v) for v in verdicts if isinstance(v, Failed)])
+        return task_instances.select_facts(tx, ids)
+
+    def _failure(self, verdict: Failed) -> Failure:
+        delay = self._delay(self._course.window.facts(verdict.task_instance_id)) if verdict.retry else None
+        return Failure(verdict.task_instance_id, verdict.attempt_id, verdict.error, delay)
+
+    def _delay(self, row: TaskInstanceFacts) -> timedelta:
+        task = self._course.dag.task_dict[row.task_id]
+        return retry_delay(
+            retry_delay=task.retry_delay,
+            exponential_backoff=task.retry_exponential_backoff,
+            max_retry_delay=task.max_retry_delay,
+            dag_id=self._course.dag.dag_id,
+            task_id=row.task_id,
+            logical_date=self._course.window.run(row.dag_run_id).logical_date,
+            try_number=row.try_number,
+        )
+
+    # -- who holds what -------------------------------------------------------------------------------------------------
+
+    def in_flight_of(self, dag_runs: Sequence[RunFacts], running: Running) -> list[TaskInstance]:
+        """Return those of `running` that belong to one of `dag_runs`."""
+        ids = {run.id for run in dag_runs}
+        return [ti for ti in running.values() if ti.facts.dag_run_id in ids]
+
+    def adopt(self, found: Sequence[TaskInstance]) -> None:
+        """Let the executors take charge of attempts that somebody else handed over (S8.6)."""
+        attempts = [
+            Attempt(ti.facts.id, ti.key, ti.facts.attempt_id, ti.facts.try_number)
+            for ti in found
+            if ti.facts.attempt_id is not None
+        ]
+        for executor in self._workplace.executors.values():
+            executor.adopt(attempts)
+
+    def held_attempts(self, session: Session | None = None) -> set[str]:
+        """Return the queued attempts of this job that its executors hold (S8.5)."""
+        in_flight = self._workplace.read(lambda tx: recovery.select_in_flight(tx, self._job_id), session)
+        return self._held({each.facts.attempt_id for each in in_flight if each.facts.attempt_id})
+
+    def _held(self, attempt_ids: set[str]) -> set[str]:
+        if not attempt_ids:
+            return set()
+        return set().union(*(executor.holds(attempt_ids) for executor in self._workplace.executors.values()))
+
+    # -- the operator ---------------------------------------------------------------------------------------------------
+
+    def take_back_unclaimed(self, running: Running, session: Session | None = None) -> list[TaskInstanceFacts]:
+        """Take back what no worker has claimed (S3.8), and return the rows of all that was in flight as they are now."""
+        attempts = [(ti.facts.id, ti.facts.attempt_id) for ti in running.values() if ti.facts.attempt_id]
+        taken = self._workplace.write(lambda tx: task_instances.take_back_if_queued(tx, attempts), session)
+        revoked = [attempt_id for ti_id, attempt_id in attempts if ti_id in taken]
+        for executor in self._workplace.executors.values():
+            executor.revoke(revoked)
+        return self.read_again(running, session)
+
+    def take_back_unsent(
+        self, queued: Sequence[TaskInstanceFacts], unsent: Sequence[Unsent], session: Session | None = None
+    ) -> list[TaskInstanceFacts]:
+        """Take back what was not sent since the broker is away, at no cost; what an executor rejects is lost (S7.3, S8.3).
+
+        Returns the rows of both as they are now.
+        """
+        by_attempt = {row.attempt_id: row for row in queued}
+        away = [(by_attempt[each.attempt_id].id, each.attempt_id) for each in unsent if each.broker_away]
+        rejected = [(by_attempt[each.attempt_id], each.reason) for each in unsent if not each.broker_away]
+        verdicts = [verdict for row, reason in rejected if (verdict := self._judge(lost(row, reason), row)) is not None]
+
+        def write(tx: Tx) -> list[TaskInstanceFacts]:
+            task_instances.take_back_if_queued(tx, away)
+            return self._write(tx, verdicts, [by_attempt[each.attempt_id].id for each in unsent])
+
+        return self._workplace.write(write, session)
+
+    def stop_local_processes(self, running: Running, session: Session | None = None) -> None:
+        """End the task processes that this process started, and hand their attempts back at no cost (S11.4, S3.15)."""
+        local = self._workplace.executors.get(LocalExecutor.name)
+        if local is None:
+            return
+        held = local.holds(ti.facts.attempt_id for ti in running.values() if ti.facts.attempt_id)
+        # the processes end with the executor, just after this; what they still write is fenced out by then
+        self._workplace.write(lambda tx: attempts.hand_back_if_running(tx, held), session)

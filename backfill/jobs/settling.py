@@ -1,0 +1,69 @@
+"""What follows from decisions of the engine, written: settled task instances, expanded mappings, finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from backfill.engine.window import Decisions, RunOutcome
+from backfill.facts import RunFacts, TaskInstanceFacts
+from backfill.jobs.course import Course
+from backfill.states import DagRunState
+from backfill.store import clearing, mapping, runs, task_instances
+from backfill.store.database import Tx
+
+
+class Written(NamedTuple):
+    """What became of decisions."""
+
+    #: Rows as they are now, for the engine to take in.
+    changed: list[TaskInstanceFacts]
+    #: Rows that were settled as decided.
+    settled: list[TaskInstanceFacts]
+    #: (dag_run_id, task_id, length) of mappings that were looked up; None: the values are not stored.
+    expanded: list[tuple[int, str, int | None]]
+
+
+def write_decisions(course: Course, decisions: Decisions, tx: Tx) -> Written:
+    """Write what the engine decided, each with the guard that the row is still as it was (S3.3, S3.5, S3.6, S4.7).
+
+    What was not settled as decided, since its row had changed, comes back in `changed` as it is.
+    """
+    changed: list[TaskInstanceFacts] = []
+    settled_ids: set[int] = set()
+    if decisions.settle:
+        settled_ids = task_instances.settle_if_idle(tx, decisions.settle)
+        refused = [ti_id for ti_id, _ in decisions.settle if ti_id not in settled_ids]
+        if refused:
+            changed += task_instances.select_facts(tx, refused)
+    if decisions.unschedule:
+        task_instances.unschedule_if_scheduled(tx, decisions.unschedule)
+        changed += task_instances.select_facts(tx, decisions.unschedule)
+    expanded = []
+    for dag_run_id, task_id in decisions.expand:
+        length, rows = _expand(tx, course, dag_run_id, task_id)
+        changed += rows
+        expanded.append((dag_run_id, task_id, length))
+    settled = [course.window.facts(ti_id) for ti_id, _ in decisions.settle if ti_id in settled_ids]
+    return Written(changed, settled, expanded)
+
+
+def _expand(tx: Tx, course: Course, dag_run_id: int, task_id: str) -> tuple[int | None, list[TaskInstanceFacts]]:
+    """Give a mapped task its indexes by the lengths of what its sources returned, and return both (S4.7)."""
+    sources = sorted(course.graph.mapping_sources(task_id))
+    length = course.graph.mapping_length(task_id, mapping.return_values_lengths(tx, dag_run_id, sources))
+    rows = [] if length is None else mapping.expand_mapping(tx, dag_run_id, course.template(task_id), length)
+    return length, rows
+
+
+def write_outcomes(outcomes: Sequence[RunOutcome], tx: Tx) -> None:
+    """Write how runs ended, and that their dates are done; what still waits in them waits no more (S2.14, S3.23)."""
+    runs.finish_runs_if_running(tx, [(outcome.dag_run_id, outcome.state) for outcome in outcomes])
+    closed = [outcome.dag_run_id for outcome in outcomes if outcome.state == DagRunState.FAILED]
+    clearing.unschedule_if_run_closed(tx, closed)
+
+
+def outcomes_at_the_end(course: Course, dag_runs: Iterable[RunFacts]) -> list[RunOutcome]:
+    """Return how the runs that are still in the window end with their job (S9.4)."""
+    outcomes = {outcome.dag_run_id: outcome for outcome in course.window.finished_runs()}
+    return [outcomes.get(run.id) or RunOutcome(run.id, DagRunState.FAILED, "all_tasks_deadlocked") for run in dag_runs]

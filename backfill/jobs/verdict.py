@@ -1,0 +1,84 @@
+"""What an event means for the row that it is about (S8.1 to S8.4). Pure: an event and a row in, a verdict out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from backfill.engine.retries import is_eligible
+from backfill.facts import TaskInstanceFacts
+from backfill.keys import TaskInstanceKey
+from backfill.messages import ExecutorEvent
+from backfill.states import FINISHED, IN_FLIGHT, TaskInstanceState
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """An infrastructure failure within its budget: the row goes back to `none` (S3.15)."""
+
+    task_instance_id: int
+    attempt_id: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An attempt that counts as failed (S3.14, S3.16): a retry after `retry_delay`, or none."""
+
+    task_instance_id: int
+    attempt_id: str
+    error: str
+    retry: bool
+
+
+Verdict = Lost | Failed
+
+#: States in which an executor says that an attempt is over.
+OVER = FINISHED | {TaskInstanceState.UP_FOR_RETRY, TaskInstanceState.UP_FOR_RESCHEDULE}
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How often attempts may be lost, and whether a task may try again."""
+
+    infrastructure_retries: int
+    disable_retry: bool
+
+
+def judge(
+    event: ExecutorEvent, row: TaskInstanceFacts, key: TaskInstanceKey, *, budget: Budget, retries: int
+) -> Verdict | None:
+    """Return what has to be written after `event`, or None where the row decides or the event is stale.
+
+    `retries` is the task's own number: without it nothing is retried (S6.2).
+    """
+    if event.attempt_id != row.attempt_id or event.state not in OVER or row.state not in IN_FLIGHT:
+        return None
+    if event.infrastructure and row.infrastructure_failures < budget.infrastructure_retries:
+        return Lost(row.id, event.attempt_id, _message(event, row, key))
+    retry = is_eligible(
+        retries=retries, try_number=row.try_number, max_tries=row.max_tries, disable_retry=budget.disable_retry
+    )
+    return Failed(row.id, event.attempt_id, _message(event, row, key), retry)
+
+
+def lost(row: TaskInstanceFacts, reason: str) -> ExecutorEvent:
+    """Return the event that the sweep raises for an attempt whose worker or message is gone (S8.4)."""
+    if row.attempt_id is None:
+        raise ValueError(f"task instance {row.id} has no attempt that could be lost")
+    return ExecutorEvent(row.id, row.attempt_id, TaskInstanceState.FAILED, reason, infrastructure=True)
+
+
+def heartbeat_ran_out(timeout: timedelta, hostname: str | None) -> str:
+    """Return the reason given for a zombie."""
+    return f"no heartbeat for {timeout.total_seconds():g} s from {hostname or 'its worker'}"
+
+
+def never_claimed(timeout: timedelta) -> str:
+    """Return the reason given for a lost message."""
+    return f"no worker took it for {timeout.total_seconds():g} s and no message waits: the message was lost"
+
+
+def _message(event: ExecutorEvent, row: TaskInstanceFacts, key: TaskInstanceKey) -> str:
+    info = f": {event.info}" if event.info else ""
+    return f"The executor reports {key} (try {row.try_number}) as {event.state} while its row says {row.state}{info}"

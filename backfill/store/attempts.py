@@ -1,0 +1,337 @@
+"""The life of one attempt as its worker writes it: claim, heartbeat, finish, hand back.
+
+Every task instance passes here twice, so this is the hottest path of the system: each function is one statement and one
+round trip, and needs no transaction around it. Each statement is guarded by the attempt id (architecture, "The
+protocol"): a worker whose attempt is not current any more changes nothing, which is a normal answer and no error.
+
+Times are the database's (S0.2): `statement_timestamp()`, so that attempts written in one transaction have times of
+their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from sqlalchemy import text
+
+from backfill.keys import TaskInstanceKey
+from backfill.states import TaskInstanceState
+from backfill.store.database import Tx
+from backfill.store.values import Json, encode, storable_text
+
+
+class Claim(NamedTuple):
+    """All that a worker needs to know to run the attempt that it claimed; read from the row, never from the message."""
+
+    task_instance_id: int
+    attempt_id: str
+    dag_run_id: int
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int
+    try_number: int
+    max_tries: int
+    infrastructure_failures: int
+    #: Start of this attempt.
+    start_date: datetime
+    #: Start of the first attempt since the last clear (S6.7).
+    first_start_date: datetime
+    queued_at: datetime | None
+    pool: str
+    pool_slots: int
+    queue: str
+    executor: str
+    operator: str
+    priority_weight: int
+    logical_date: datetime
+    data_interval_start: datetime
+    data_interval_end: datetime
+    run_type: str
+    external_trigger: bool
+    conf: dict[str, Any]
+    run_start_date: datetime | None
+    #: The job that queued the attempt; None if it was deleted since.
+    job_id: int | None
+    #: All that the job was called with; empty without a job.
+    job_params: dict[str, Any]
+    dag_pickle_hash: str | None
+    dag_source: dict[str, Any]
+
+    @property
+    def key(self) -> TaskInstanceKey:
+        """Identity of the task instance."""
+        return TaskInstanceKey(self.dag_id, self.task_id, self.run_id, self.map_index)
+
+
+_CLAIM = text("""
+with claimed as (
+    update task_instance
+    set state = 'running', hostname = :hostname, pid = :pid,
+        start_date = statement_timestamp(), heartbeat_at = statement_timestamp(),
+        first_start_date = coalesce(first_start_date, statement_timestamp()),
+        end_date = null, duration = null, next_attempt_at = null, skips = null
+    where id = :task_instance_id and state = 'queued'
+      and external_executor_id = cast(:attempt_id as uuid) and try_number = :try_number
+    returning *
+), forgotten as (
+    delete from xcom using claimed where xcom.task_instance_id = claimed.id
+), begun as (
+    insert into task_attempt (attempt_id, task_instance_id, try_number, job_id, start_date, hostname, pid)
+    select external_executor_id, id, try_number, queued_by_job_id, start_date, hostname, pid from claimed
+    on conflict (attempt_id) do nothing
+)
+select t.id, cast(t.external_executor_id as text), t.dag_run_id, t.dag_id, t.task_id, t.run_id, t.map_index,
+       t.try_number, t.max_tries, t.infrastructure_failures, t.start_date, t.first_start_date, t.queued_at,
+       t.pool, t.pool_slots, t.queue, t.executor, t.operator, t.priority_weight,
+       r.logical_date, r.data_interval_start, r.data_interval_end, r.run_type, r.external_trigger, r.conf, r.start_date,
+       j.id, coalesce(j.params, '{}'), j.dag_pickle_hash, coalesce(j.dag_source, '{}')
+from claimed t join dag_run r on r.id = t.dag_run_id left join job j on j.id = t.queued_by_job_id
+""")
+
+
+def claim_if_queued(
+    tx: Tx, *, task_instance_id: int, attempt_id: str, try_number: int, hostname: str, pid: int
+) -> Claim | None:
+    """Turn `queued` into `running` where attempt and try are still those of the message (S3.7, S7.4).
+
+    With it the XComs of earlier attempts are deleted (S7.5) and the attempt enters the history of tries. None: the message is
+    stale or came twice, and nothing was changed.
+    """
+    row = tx.execute(
+        _CLAIM,
+        {
+            "task_instance_id": task_instance_id,
+            "attempt_id": attempt_id,
+            "try_number": try_number,
+            "hostname": hostname,
+            "pid": pid,
+        },
+    ).one_or_none()
+    return None if row is None else Claim(*row)
+
+
+#: How an attempt may end by itself.
+_FINISHES = frozenset(
+    {
+        TaskInstanceState.SUCCESS,
+        TaskInstanceState.SKIPPED,
+        TaskInstanceState.FAILED,
+        TaskInstanceState.UP_FOR_RETRY,
+        TaskInstanceState.UP_FOR_RESCHEDULE,
+    }
+)
+_AT_ONCE = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How an attempt ended by itself (S3.9 to S3.13)."""
+
+    task_instance_id: int
+    attempt_id: str
+    #: success, skipped, failed, up_for_retry or up_for_reschedule.
+    state: TaskInstanceState
+    error: str | None = None
+    #: From the end of the attempt to the next try: given with `up_for_retry`, and only then (S6.3).
+    retry_delay: timedelta | None = None
+    #: Given with `up_for_reschedule`, and only then (S3.13).
+    reschedule_date: datetime | None = None
+    #: XComs to push, by key: values, or what `backfill.store.values.encode` made of them.
+    xcoms: Mapping[str, Any] = field(default_factory=dict)
+    #: Task ids that the task decided to skip (S4.8); None: it decided nothing.
+    skips: Sequence[str] | None = None
+    #: How long before it is written the attempt ended, where finishes are written in groups.
+    ended_ago: timedelta = _AT_ONCE
+
+    def __post_init__(self) -> None:
+        if self.state not in _FINISHES:
+            raise ValueError(f"an attempt cannot end as {self.state}")
+        if (self.retry_delay is None) == (self.state is TaskInstanceState.UP_FOR_RETRY):
+            raise ValueError(f"a retry delay of {self.retry_delay} does not go with {self.state}")
+        if (self.reschedule_date is None) == (self.state is TaskInstanceState.UP_FOR_RESCHEDULE):
+            raise ValueError(f"a reschedule date of {self.reschedule_date} does not go with {self.state}")
+
+
+_FINISH = text("""
+with mine as (
+    select g.*, greatest(statement_timestamp() - g.ended_ago, t.start_date) as end_date
+    from unnest(
+        cast(:ids as bigint[]), cast(:attempts as uuid[]), cast(:states as text[]), cast(:errors as text[]),
+        cast(:retry_delays as interval[]), cast(:reschedule_dates as timestamptz[]), cast(:skips as jsonb[]),
+        cast(:ended_ago as interval[])
+    ) as g (id, attempt_id, state, error, retry_delay, reschedule_date, skips, ended_ago)
+    join task_instance t on t.id = g.id and t.external_executor_id = g.attempt_id and t.state = 'running'
+    order by t.id for no key update of t
+), finished as (
+    update task_instance t
+    set state = m.state, try_open = (m.state = 'up_for_reschedule'), infrastructure_failures = 0,
+        end_date = m.end_date, duration = extract(epoch from m.end_date - t.start_date),
+        next_attempt_at = coalesce(m.reschedule_date, m.end_date + m.retry_delay),
+        error = coalesce(m.error, t.error),
+        skips = case when m.skips is not null then array(select jsonb_array_elements_text(m.skips)) end
+    from mine m where t.id = m.id
+    returning m.id, m.attempt_id, m.state, m.end_date, m.error
+), closed as (
+    update task_attempt a set end_date = f.end_date, outcome = f.state, error = f.error
+    from finished f where a.attempt_id = f.attempt_id
+), pushed as (
+    insert into xcom (task_instance_id, key, value)
+    select f.id, x.key, x.value
+    from unnest(cast(:xcom_attempts as uuid[]), cast(:xcom_keys as text[]), cast(:xcom_values as jsonb[]))
+        as x (attempt_id, key, value)
+    join finished f on f.attempt_id = x.attempt_id
+    on conflict (task_instance_id, key) do update set value = excluded.value
+)
+select cast(attempt_id as text) from finished
+""")
+
+
+def finish_if_current(tx: Tx, finishes: Collection[Finish]) -> set[str]:
+    """Write how attempts ended where they are still current: `running` under their attempt id (S3.9 to S3.13, S7.7).
+
+    State, dates, error, XComs, skip decision, the closed try and the entry in the history of tries, of any number of attempts at
+    once. Returns the attempt ids that took effect. One that is missing was fenced out, and nothing of it was written; or
+    this call repeats one that was committed although its answer was lost.
+    Raises `UsageError` before anything is written where an XCom cannot be kept (see `backfill.store.values.encode`).
+    """
+    if not finishes:
+        return set()
+    unique = _in_order_of_id(finishes)
+    xcoms = [
+        (f.attempt_id, key, encode(f"The value of XCom {key!r}", value))
+        for f in unique
+        for key, value in f.xcoms.items()
+    ]
+    return set(tx.execute(_FINISH, {**_finish_columns(unique), **_xcom_columns(xcoms)}).scalars())
+
+
+def _in_order_of_id(finishes: Collection[Finish]) -> Collection[Finish]:
+    """Return them in the order in which other statements lock rows; of two for one attempt the first given counts."""
+    unique: dict[str, Finish] = {}
+    for finish in sorted(finishes, key=attrgetter("task_instance_id")):
+        unique.setdefault(finish.attempt_id, finish)
+    return unique.values()
+
+
+def _finish_columns(finishes: Collection[Finish]) -> dict[str, list[Any]]:
+    return {
+        "ids": [f.task_instance_id for f in finishes],
+        "attempts": [f.attempt_id for f in finishes],
+        "states": [f.state.value for f in finishes],
+        "errors": [storable_text(f.error) for f in finishes],
+        "retry_delays": [f.retry_delay for f in finishes],
+        "reschedule_dates": [f.reschedule_date for f in finishes],
+        "skips": [None if f.skips is None else encode("The skip decision", list(f.skips)) for f in finishes],
+        "ended_ago": [f.ended_ago for f in finishes],
+    }
+
+
+def _xcom_columns(xcoms: Collection[tuple[str, str, Json]]) -> dict[str, list[str]]:
+    return {
+        "xcom_attempts": [attempt_id for attempt_id, _, _ in xcoms],
+        "xcom_keys": [key for _, key, _ in xcoms],
+        "xcom_values": [value for _, _, value in xcoms],
+    }
+
+
+#: Attempts that are still current, locked in the order of id so that two such statements never wait for each other.
+_MINE = """
+with mine as (
+    select t.id, a.attempt_id
+    from task_attempt a
+    join task_instance t on t.id = a.task_instance_id and t.external_executor_id = a.attempt_id
+    where a.attempt_id = any(cast(:attempt_ids as uuid[])) and t.state = 'running'
+    order by t.id for no key update of t
+)
+"""
+
+_RENEW_HEARTBEATS = text(f"""
+{_MINE}
+update task_instance t set heartbeat_at = statement_timestamp() from mine where t.id = mine.id
+returning cast(mine.attempt_id as text)
+""")  # noqa: S608  # put together from constants
+
+
+def renew_heartbeats(tx: Tx, attempt_ids: Collection[str]) -> set[str]:
+    """Renew the heartbeat of claimed attempts; returns those that are still current (S7.6).
+
+    A worker stops the process of every other one and writes no state for it.
+    """
+    if not attempt_ids:
+        return set()
+    return set(tx.execute(_RENEW_HEARTBEATS, {"attempt_ids": list(attempt_ids)}).scalars())
+
+
+_HAND_BACK = text(f"""
+{_MINE}, handed_back as (
+    update task_instance t
+    set state = 'none', external_executor_id = null, try_open = true, heartbeat_at = null,
+        end_date = statement_timestamp(), duration = extract(epoch from statement_timestamp() - t.start_date)
+    from mine where t.id = mine.id
+    returning mine.attempt_id
+), closed as (
+    update task_attempt a set end_date = statement_timestamp(), outcome = 'none'
+    from handed_back h where a.attempt_id = h.attempt_id
+)
+select cast(attempt_id as text) from handed_back
+""")  # noqa: S608  # put together from constants
+
+
+def hand_back_if_running(tx: Tx, attempt_ids: Collection[str]) -> set[str]:
+    """Put running attempts of a worker that was told to stop back to `none` (S3.15, S7.8).
+
+    The attempt id is voided and the try stays open; the infrastructure counter is not touched. Returns the attempt ids that
+    took effect.
+    """
+    if not attempt_ids:
+        return set()
+    return set(tx.execute(_HAND_BACK, {"attempt_ids": list(attempt_ids)}).scalars())
+
+
+class Stopped(NamedTuple):
+    """A task instance that ended because another one of its run failed; with an `attempt_id` its process must be stopped."""
+
+    task_instance_id: int
+    state: str
+    attempt_id: str | None
+
+
+_STOP_RUN = text("""
+with hit as (
+    select id, state = 'running' as ran, external_executor_id as attempt_id
+    from task_instance
+    where dag_run_id = :dag_run_id and task_id <> all(cast(:spared_task_ids as text[]))
+      and state in ('none', 'scheduled', 'queued', 'running', 'up_for_retry', 'up_for_reschedule', 'upstream_failed')
+    order by id for no key update
+), stopped as (
+    update task_instance t
+    set state = case when hit.ran then 'failed' else 'skipped' end,
+        error = case when hit.ran then :error else t.error end,
+        start_date = case when hit.ran then t.start_date else statement_timestamp() end,
+        end_date = statement_timestamp(),
+        duration = case when hit.ran then extract(epoch from statement_timestamp() - t.start_date) else 0 end,
+        next_attempt_at = null, try_open = false
+    from hit where t.id = hit.id
+    returning t.id, t.state, hit.ran, hit.attempt_id
+), closed as (
+    update task_attempt a set end_date = statement_timestamp(), outcome = 'failed', error = :error
+    from stopped s where s.ran and a.attempt_id = s.attempt_id
+)
+select id, state, case when ran then cast(attempt_id as text) end from stopped order by id
+""")
+
+
+def stop_run_after_failure(tx: Tx, dag_run_id: int, *, spared_task_ids: Collection[str], error: str) -> list[Stopped]:
+    """Write what `fail_stop` does to the rest of a run (S3.19, S6.8): running ones `failed`, the others `skipped`.
+
+    Called by whoever wrote the failure, in the same transaction, and only if the failure took effect. `spared_task_ids` are the
+    task that failed and all teardowns; those in `success`, `skipped`, `failed` and `removed` stay as well. `error` is the
+    text for the running ones. Returns what was changed; a process of it ends at its next heartbeat at the latest.
+    """
+    values = {"dag_run_id": dag_run_id, "spared_task_ids": list(spared_task_ids), "error": storable_text(error)}
+    return [Stopped(*row) for row in tx.execute(_STOP_RUN, values)]

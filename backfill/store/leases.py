@@ -1,0 +1,164 @@
+"""The lease: the right of exactly one process to drive a job (S1.4), with an epoch that each takeover raises.
+
+Time in which a run's job was paused or nobody drove it is added to the run's `idle_seconds` when the lease is claimed or
+renewed, to within one heartbeat: it is no part of `dagrun_timeout` (S6.6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import timedelta
+from typing import NamedTuple, cast
+
+from backfill.exceptions import LeaseLost
+from backfill.states import JobState
+from backfill.store.database import Tx
+from backfill.store.statements import statement
+
+
+class JobControl(NamedTuple):
+    """What operators want of a job, which its holder looks at whenever it writes."""
+
+    state: JobState
+    cancel_requested: bool
+
+
+class TakenJob(NamedTuple):
+    """A job whose lease was taken, and the epoch under which its new holder writes."""
+
+    job_id: int
+    epoch: int
+
+
+_FREE = """(lease_holder is null or coalesce(latest_heartbeat, '-infinity') < clock_timestamp() - cast(:timeout as interval))"""
+
+_TAKE = """
+    nobody_drove as (
+        update dag_run
+        set idle_seconds = idle_seconds
+            + extract(epoch from clock_timestamp() - greatest(free.latest_heartbeat, dag_run.start_date))
+        from free
+        where dag_run.job_id = free.id and dag_run.state = 'running' and free.latest_heartbeat is not null
+    )
+    update job
+    set lease_holder = :holder, lease_epoch = lease_epoch + 1, latest_heartbeat = clock_timestamp()
+    from free
+    where job.id = free.id
+    returning job.id, job.lease_epoch
+"""
+
+_CLAIM = statement(
+    """
+    with free as (
+        select id, latest_heartbeat from job
+        where id = :job_id and state = any(cast(:from_states as text[])) and $is_free
+        for no key update
+    ),
+    $take
+    """,
+    is_free=_FREE,
+    take=_TAKE,
+)
+
+
+def claim_lease_if_free(
+    tx: Tx, job_id: int, holder: str, timeout: timedelta, from_states: Collection[JobState]
+) -> int | None:
+    """Give the lease to `holder` if nobody holds it, or it was not renewed for `timeout`; return the new epoch.
+
+    None: the job is not in one of `from_states`, or somebody holds it. The state stays.
+    """
+    parameters = {"job_id": job_id, "holder": holder, "timeout": timeout, "from_states": list(from_states)}
+    row = tx.execute(_CLAIM, parameters).one_or_none()
+    return None if row is None else cast("int", row.lease_epoch)
+
+
+_TAKE_WAITING = statement(
+    """
+    with free as (
+        select id, latest_heartbeat from job
+        where state in $active_job and (state = 'queued' or (state = 'running' and submitted)) and $is_free
+        order by id
+        limit 1
+        for no key update skip locked
+    ),
+    $take
+    """,
+    is_free=_FREE,
+    take=_TAKE,
+)
+
+
+def take_waiting_job(tx: Tx, holder: str, timeout: timedelta) -> TakenJob | None:
+    """Give `holder` the lease of the oldest job that waits for a coordinator (S1.5); None if there is none.
+
+    Those are `queued` jobs, and submitted `running` ones whose lease was not renewed for `timeout`. The state stays.
+    """
+    row = tx.execute(_TAKE_WAITING, {"holder": holder, "timeout": timeout}).one_or_none()
+    return None if row is None else TakenJob(row.id, row.lease_epoch)
+
+
+_RENEW = statement(
+    """
+    with held as (
+        select id, state, cancel_requested, latest_heartbeat from job
+        where id = :job_id and lease_epoch = :epoch and lease_holder is not null
+        for no key update
+    ),
+    paused as (
+        update dag_run
+        set idle_seconds = idle_seconds
+            + extract(epoch from clock_timestamp() - greatest(held.latest_heartbeat, dag_run.start_date))
+        from held
+        where held.state = 'paused' and dag_run.job_id = held.id and dag_run.state = 'running'
+    )
+    update job set latest_heartbeat = clock_timestamp()
+    from held
+    where job.id = held.id
+    returning held.state, held.cancel_requested
+    """
+)
+
+
+def renew_lease_if_held(tx: Tx, job_id: int, epoch: int) -> JobControl | None:
+    """Write the holder's heartbeat; None: the lease was released or taken over.
+
+    A lease that ran out but that nobody took is renewed too: whoever takes it raises the epoch.
+    """
+    row = tx.execute(_RENEW, {"job_id": job_id, "epoch": epoch}).one_or_none()
+    return None if row is None else JobControl(JobState(row.state), row.cancel_requested)
+
+
+# No `for share`: the same transaction may go on to change the job, and two shared locks that both want more are a deadlock.
+_FENCE = statement(
+    """
+    select state, cancel_requested from job
+    where id = :job_id and lease_epoch = :epoch and lease_holder is not null
+    for no key update
+    """
+)
+
+
+def fence(tx: Tx, job_id: int, epoch: int) -> JobControl:
+    """Hold the lease to the end of the transaction; every transaction in which the holder writes begins with this (S1.4).
+
+    Raises `LeaseLost` if the lease was released or taken over.
+    """
+    row = tx.execute(_FENCE, {"job_id": job_id, "epoch": epoch}).one_or_none()
+    if row is None:
+        raise LeaseLost(f"Another coordinator took over job {job_id}; `backfill status {job_id}` shows how it goes on.")
+    return JobControl(JobState(row.state), row.cancel_requested)
+
+
+_RELEASE = statement(
+    """
+    update job set lease_holder = null, latest_heartbeat = clock_timestamp()
+    where id = :job_id and lease_epoch = :epoch and lease_holder is not null
+    returning id
+    """
+)
+
+
+def release_lease_if_held(tx: Tx, job_id: int, epoch: int) -> bool:
+    """Give the lease back, so that anybody may take it at once; False: it was not held any more."""
+    return tx.execute(_RELEASE, {"job_id": job_id, "epoch": epoch}).one_or_none() is not None

@@ -1,0 +1,319 @@
+"""DAG runs: admitted into the window, brought in line with the DAG, finished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple, cast
+
+from backfill.facts import RunFacts
+from backfill.states import DagRunState
+from backfill.store.database import Tx
+from backfill.store.statements import columns, read, statement
+
+
+class TaskTemplate(NamedTuple):
+    """A row that each run should have: one for each task, or for each index of a literal mapping (S2.12)."""
+
+    task_id: str
+    map_index: int
+    #: The task's `retries`.
+    max_tries: int
+    pool: str
+    pool_slots: int
+    queue: str
+    executor: str
+    operator: str
+    priority_weight: int
+    #: The task is mapped over what another one returns: the row, of index -1, gives way to any number of expanded ones (S4.7).
+    dynamic: bool = False
+
+
+#: Columns of `dag_run as run` in the order of `RunFacts`, but for the last, the ordinal.
+_FACTS = ", ".join(f"run.{name}" for name in RunFacts._fields[:-1])
+
+# The upsert both creates and takes: a run that appears after the plan was made is taken. Existing runs are locked by id.
+_ADMIT = statement(
+    """
+    with due as (
+        select date.*, run.id as existing
+        from job_run_date date
+        left join dag_run run on run.dag_id = date.dag_id and run.logical_date = date.logical_date
+        where date.job_id = :job_id and date.dag_id = :dag_id and date.ordinal = any(cast(:ordinals as integer[]))
+          and date.active and date.progress = 'pending'
+        order by date.ordinal
+        for no key update of date
+    ),
+    run as (
+        insert into dag_run (dag_id, run_id, logical_date, data_interval_start, data_interval_end, run_type, state, conf,
+                             creating_job_id, job_id, start_date)
+        select due.dag_id,
+               'backfill__' || to_char(due.logical_date at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
+                   || case when date_trunc('second', due.logical_date) = due.logical_date then ''
+                           else to_char(due.logical_date, '.US') end || '+00:00',
+               due.logical_date, due.data_interval_start, due.data_interval_end, 'backfill', 'running',
+               coalesce(cast(:conf as jsonb), '{}'), :job_id, :job_id, statement_timestamp()
+        from due
+        order by due.existing, due.ordinal
+        on conflict (dag_id, logical_date) do update
+        set run_type = 'backfill', state = 'running', job_id = excluded.job_id, start_date = excluded.start_date,
+            end_date = null, idle_seconds = 0, conf = coalesce(cast(:conf as jsonb), dag_run.conf)
+        where dag_run.state <> 'running' or dag_run.run_type = 'backfill'
+        returning *
+    ),
+    marked as (
+        update job_run_date date
+        set progress = 'admitted', dag_run_id = run.id
+        from due
+        join run on run.logical_date = due.logical_date
+        where date.job_id = due.job_id and date.dag_id = due.dag_id and date.ordinal = due.ordinal
+    )
+    select $run_facts, due.ordinal
+    from run
+    join due on due.logical_date = run.logical_date
+    order by due.ordinal
+    """,
+    run_facts=_FACTS,
+)
+
+
+def admit_dates(
+    tx: Tx, job_id: int, dag_id: str, ordinals: Sequence[int], *, conf: dict[str, Any] | None
+) -> list[RunFacts]:
+    """Create or take the runs of pending dates of the job (S2.10, S2.11) and mark the dates as admitted.
+
+    Returns the runs in the order of admission. A date is not among them if it was admitted already, or if a run of another type
+    is running at it, which is left alone (S2.6). To clear task instances is a step of its own, `clearing.clear_task_instances`.
+    """
+    parameters = {
+        "job_id": job_id,
+        "dag_id": dag_id,
+        "ordinals": list(ordinals),
+        "conf": None if conf is None else json.dumps(conf),
+    }
+    return read(RunFacts, tx.execute(_ADMIT, parameters))
+
+
+_TEMPLATE = """
+    template as (
+        select * from unnest(
+            cast(:task_ids as text[]), cast(:map_indexes as integer[]), cast(:max_tries as integer[]),
+            cast(:pools as text[]), cast(:pool_slots as integer[]), cast(:queues as text[]), cast(:executors as text[]),
+            cast(:operators as text[]), cast(:priority_weights as integer[]), cast(:dynamic as boolean[])
+        ) with ordinality as t (
+            task_id, map_index, max_tries, pool, pool_slots, queue, executor, operator, priority_weight, dynamic, place
+        )
+    )
+"""
+
+# Rows in flight keep what they were queued with, and are not removed under the feet of their attempt.
+_ALIGN_EXISTING = statement(
+    """
+    with $template,
+    changed as (
+        select ti.id, template.*,
+               ti.state = 'removed' as comes_back
+        from task_instance ti
+        left join template
+            on template.task_id = ti.task_id and (template.map_index = ti.map_index or (template.dynamic and ti.map_index >= 0))
+        where ti.dag_run_id = any(cast(:dag_run_ids as bigint[])) and ti.task_id <> all(cast(:other_tasks as text[]))
+          and case
+              when template.task_id is null then ti.state <> 'removed' and ti.state not in $in_flight
+              when ti.state = 'removed' then template.map_index = ti.map_index and not (template.dynamic and exists (
+                  select from task_instance live
+                  where live.dag_run_id = ti.dag_run_id and live.task_id = ti.task_id and live.map_index >= 0
+                    and live.state <> 'removed'
+              ))
+              else ti.state in $idle and (ti.pool, ti.pool_slots, ti.queue, ti.executor, ti.operator, ti.priority_weight)
+                  is distinct from (template.pool, template.pool_slots, template.queue, template.executor,
+                                    template.operator, template.priority_weight)
+              end
+        order by ti.id
+        for no key update of ti
+    )
+    update task_instance ti
+    set state = case when changed.task_id is null then 'removed' when changed.comes_back then 'none' else ti.state end,
+        max_tries = case when changed.comes_back then ti.try_number + changed.max_tries else ti.max_tries end,
+        try_open = ti.try_open and changed.task_id is not null and not changed.comes_back,
+        next_attempt_at = case when changed.task_id is not null and not changed.comes_back then ti.next_attempt_at end,
+        pool = coalesce(changed.pool, ti.pool),
+        pool_slots = coalesce(changed.pool_slots, ti.pool_slots),
+        queue = coalesce(changed.queue, ti.queue),
+        executor = coalesce(changed.executor, ti.executor),
+        operator = coalesce(changed.operator, ti.operator),
+        priority_weight = coalesce(changed.priority_weight, ti.priority_weight)
+    from changed
+    where ti.id = changed.id
+    """,
+    template=_TEMPLATE,
+)
+
+_CREATE_MISSING = statement(
+    """
+    with $template
+    insert into task_instance (dag_run_id, dag_id, run_id, task_id, map_index, max_tries, pool, pool_slots, queue, executor,
+                               operator, priority_weight)
+    select run.id, run.dag_id, run.run_id, template.task_id, template.map_index, template.max_tries, template.pool,
+           template.pool_slots, template.queue, template.executor, template.operator, template.priority_weight
+    from dag_run run
+    cross join template
+    where run.id = any(cast(:dag_run_ids as bigint[]))
+      and not (template.dynamic and exists (
+          select from task_instance live
+          where live.dag_run_id = run.id and live.task_id = template.task_id and live.map_index >= 0
+            and live.state <> 'removed'
+      ))
+    order by array_position(cast(:dag_run_ids as bigint[]), run.id), template.place
+    on conflict (dag_run_id, task_id, map_index) do nothing
+    """,
+    template=_TEMPLATE,
+)
+
+
+def align_task_instances(
+    tx: Tx, dag_run_ids: Sequence[int], templates: Sequence[TaskTemplate], *, other_tasks: Collection[str] = ()
+) -> None:
+    """Bring the task instances of runs in line with the DAG (S2.12), in two statements for any number of runs.
+
+    Missing rows are created (S3.1), `removed` ones that `templates` have again are back in `none` (S3.21), others that they lack
+    become `removed` unless in flight (S3.20), and idle ones take over pool, slots, queue, executor, operator and weight. Expanded
+    rows of a `dynamic` template stay as they are. `other_tasks` are the tasks of the DAG that were not chosen: left alone.
+    """
+    if not dag_run_ids:
+        return
+    parameters = {
+        **_template_arrays(templates),
+        "dag_run_ids": list(dag_run_ids),
+        "other_tasks": list(other_tasks),
+    }
+    tx.execute(_ALIGN_EXISTING, parameters)
+    tx.execute(_CREATE_MISSING, parameters)
+
+
+def _template_arrays(templates: Sequence[TaskTemplate]) -> dict[str, list[Any]]:
+    names = (
+        "task_ids",
+        "map_indexes",
+        "max_tries",
+        "pools",
+        "pool_slots",
+        "queues",
+        "executors",
+        "operators",
+        "priority_weights",
+        "dynamic",
+    )
+    return dict(zip(names, columns(templates) if templates else [[] for _ in names], strict=True))
+
+
+_COUNT_RUNNING = statement(
+    """
+    select count(*) from dag_run
+    where dag_id = :dag_id and state = 'running' and not external_trigger
+      and (cast(:job_id as bigint) is null or job_id = :job_id)
+    """
+)
+
+
+def count_running_runs(tx: Tx, dag_id: str, *, job_id: int | None = None) -> int:
+    """Return how many runs count for `max_active_runs` of the DAG; with `job_id` only the job's own (S5).
+
+    The count holds to the end of the transaction if it locked the DAG by `task_instances.lock_limits` before.
+    """
+    return cast("int", tx.execute(_COUNT_RUNNING, {"dag_id": dag_id, "job_id": job_id}).scalar_one())
+
+
+# A run stands in the list of its present job, or of the last one that had it.
+_ORDINAL = """
+    left join lateral (
+        select date.ordinal from job_run_date date where date.dag_run_id = run.id order by date.job_id desc limit 1
+    ) place on true
+"""
+
+_SELECT = statement(
+    """
+    select $run_facts, coalesce(place.ordinal, -1) as ordinal
+    from dag_run run
+    $ordinal
+    where run.id = any(cast(:dag_run_ids as bigint[]))
+    order by place.ordinal, run.logical_date
+    """,
+    run_facts=_FACTS,
+    ordinal=_ORDINAL,
+)
+
+
+def select_runs(tx: Tx, dag_run_ids: Sequence[int]) -> list[RunFacts]:
+    """Return runs in their order of admission; the ordinal of one that no job took is -1."""
+    return read(RunFacts, tx.execute(_SELECT, {"dag_run_ids": list(dag_run_ids)}))
+
+
+_SELECT_WINDOW = statement(
+    """
+    select $run_facts, coalesce(place.ordinal, -1) as ordinal
+    from dag_run run
+    $ordinal
+    where run.job_id = :job_id and run.state = 'running'
+    order by place.ordinal, run.id
+    """,
+    run_facts=_FACTS,
+    ordinal=_ORDINAL,
+)
+
+
+def select_window_runs(tx: Tx, job_id: int) -> list[RunFacts]:
+    """Return the runs that are in the job's window, in their order of admission: what a new holder goes on with (S8.6)."""
+    return read(RunFacts, tx.execute(_SELECT_WINDOW, {"job_id": job_id}))
+
+
+_FINISH = statement(
+    """
+    with outcome as (
+        select * from unnest(cast(:dag_run_ids as bigint[]), cast(:states as text[])) as o (dag_run_id, state)
+        where state in ('success', 'failed')
+    ),
+    date as (
+        select job_id, dag_id, ordinal, dag_run_id from job_run_date
+        where dag_run_id = any(cast(:dag_run_ids as bigint[])) and active
+        order by job_id, dag_id, ordinal
+        for no key update
+    ),
+    running as (
+        select run.id, outcome.state
+        from (select count(*) from date) dates_locked
+        cross join dag_run run
+        join outcome on outcome.dag_run_id = run.id
+        where run.state = 'running'
+        order by run.id
+        for no key update of run
+    ),
+    finished as (
+        update dag_run run
+        set state = running.state, end_date = statement_timestamp(), job_id = null
+        from running
+        where run.id = running.id
+        returning run.id
+    ),
+    marked as (
+        update job_run_date
+        set progress = 'finished'
+        from date
+        join finished on finished.id = date.dag_run_id
+        where job_run_date.job_id = date.job_id and job_run_date.dag_id = date.dag_id
+          and job_run_date.ordinal = date.ordinal
+    )
+    select id from finished
+    """
+)
+
+
+def finish_runs_if_running(tx: Tx, outcomes: Iterable[tuple[int, DagRunState]]) -> set[int]:
+    """Write the final state of `running` runs with their end_date (S2.14), and their dates as finished.
+
+    From then on no job drives them. Returns the ids of the runs that were running.
+    """
+    given = list(outcomes)
+    if not given:
+        return set()
+    dag_run_ids, states = columns(given)
+    return set(tx.execute(_FINISH, {"dag_run_ids": dag_run_ids, "states": states}).scalars())

@@ -1,0 +1,77 @@
+"""Commands as processes of their own, with the settings of the test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from backfill.config import Settings
+from backfill.executors.environment import settings_environment
+
+#: Runs a command to its end; keywords are settings put over the test's, `core__parallelism` for `core.parallelism`.
+Backfill = Callable[..., subprocess.CompletedProcess[str]]
+#: Runs a command while a context lasts, then kills it; its stderr is a file of the test's folder.
+Service = Callable[..., AbstractContextManager["Running"]]
+
+
+class Running:
+    """A command that runs, and what it has written to stderr."""
+
+    def __init__(self, process: subprocess.Popen[str], stderr: Path) -> None:
+        self.process = process
+        self._stderr = stderr
+
+    @property
+    def told(self) -> str:
+        return self._stderr.read_text()
+
+
+def overridden(settings: Settings, others: dict[str, object]) -> Settings:
+    return settings.override("the test", {name.replace("__", "."): value for name, value in others.items()})
+
+
+@pytest.fixture
+def backfill(settings: Settings, tmp_path: Path) -> Backfill:
+    def run(*arguments: str, timeout: float = 60, **others: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "backfill", *arguments],
+            env=settings_environment(overridden(settings, others), os.environ),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+
+    return run
+
+
+@pytest.fixture
+def service(settings: Settings, tmp_path: Path) -> Service:
+    @contextmanager
+    def start(*arguments: str, **others: object) -> Iterator[Running]:
+        stderr = tmp_path / f"{'-'.join(arguments[:1])}.stderr"
+        with (
+            stderr.open("w") as file,
+            subprocess.Popen(
+                [sys.executable, "-m", "backfill", *arguments],
+                env=settings_environment(overridden(settings, others), os.environ),
+                cwd=tmp_path,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=file,
+                text=True,
+            ) as process,
+        ):
+            try:
+                yield Running(process, stderr)
+            finally:
+                process.kill()
+
+    return start

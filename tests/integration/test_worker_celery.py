@@ -1,0 +1,392 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from celery import Celery
+from worker_process import ROOT, StartWorker, WorkerProcess, is_gone
+from worker_stage import Stage
+
+from backfill import DAG
+from backfill.config import Settings
+from backfill.embedded import Servers
+from backfill.executors import broker
+from backfill.operators import PythonOperator
+from workers.presence import LIFETIME
+
+WaitUntil = Callable[..., None]
+
+
+@pytest.fixture
+def start_worker(settings: Settings, tmp_path: Path, wait_until: WaitUntil) -> Iterator[StartWorker]:
+    """Return a function that starts a worker and waits until it listens."""
+    with ExitStack() as workers:
+
+        def start(*arguments: str, environment: dict[str, str] | None = None, **changes: Any) -> WorkerProcess:
+            changed = settings.override("test", changes)
+            log = tmp_path / f"worker-{time.monotonic_ns()}.log"
+            worker = workers.enter_context(WorkerProcess(changed, log, arguments, environment))
+            wait_until(lambda: worker.presence or worker.ended(), "the worker listens")
+            assert not worker.ended(), log.read_text()
+            return worker
+
+        yield start
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Return a folder in which tasks leave files, and wait for some."""
+    folder = tmp_path / "place"
+    folder.mkdir()
+    return folder
+
+
+def dag_of(place: Path) -> DAG:
+    """Return a DAG whose tasks do what their names say, with files in `place`."""
+    root = str(place)
+
+    def begin(name: str) -> None:
+        Path(root, f"{name}.pid").write_text(str(os.getpid()))
+        Path(root, f"{name}.begun").touch()
+
+    def quick() -> str:
+        begin("quick")
+        return "done"
+
+    def waits() -> None:
+        begin("waits")
+        while not Path(root, "go").exists():
+            time.sleep(0.01)
+
+    def hangs() -> None:
+        begin("hangs")
+        time.sleep(300)
+
+    def exits() -> None:
+        begin("exits")
+        os._exit(3)
+
+    def crashes() -> None:
+        begin("crashes")
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    def fails() -> None:
+        raise ValueError("no good")
+
+    with DAG("work", start_date=datetime(2024, 1, 1, tzinfo=UTC)) as dag:
+        for function in (quick, waits, hangs, exits, crashes, fails):
+            PythonOperator(task_id=function.__name__, python_callable=function, retries=1)
+    return dag
+
+
+@pytest.fixture
+def stage(engine: sa.Engine, settings: Settings, place: Path) -> Stage:
+    return Stage(engine, settings, dag_of(place))
+
+
+def begun(place: Path, name: str) -> bool:
+    return (place / f"{name}.begun").exists()
+
+
+def pid_of(place: Path, name: str) -> int:
+    return int((place / f"{name}.pid").read_text())
+
+
+def test_a_worker_runs_what_is_in_its_queue_and_tells(
+    start_worker: StartWorker, stage: Stage, wait_until: WaitUntil
+) -> None:
+    worker = start_worker("-c", "1")
+    attempts = [stage.queue("quick"), stage.queue("fails"), stage.queue("quick", day=1)]
+    bundle = stage.bundle(*attempts)
+    worker.send(bundle)
+    wait_until(lambda: len(worker.events(bundle.stream)) == 3, "all events have come")
+    assert [event.state for event in worker.events(bundle.stream)] == ["success", "up_for_retry", "success"]
+    assert [stage.state(attempt) for attempt in attempts] == ["success", "up_for_retry", "success"]
+    assert re.fullmatch(r"backfill-\d+@.+", stage.column(attempts[0], "hostname"))
+    assert 0 < worker.client.ttl(bundle.stream) <= 86400
+
+
+def test_a_worker_says_that_it_is_there_and_takes_its_leave(start_worker: StartWorker, wait_until: WaitUntil) -> None:
+    worker = start_worker("-c", "1", "-n", "me@%h", "-Q", "backfill,gpu")
+    presence = worker.presence
+    assert presence is not None
+    assert presence["key"].startswith("backfill:worker:me@")
+    assert presence["queues"] == ["backfill", "gpu"]
+    assert presence["concurrency"] == 1
+    assert 0 < worker.client.ttl(presence["key"]) <= LIFETIME.total_seconds()
+    worker.process.terminate()
+    wait_until(worker.ended, "the worker has ended")
+    assert worker.process.returncode == os.EX_OK
+    assert worker.presence is None
+
+
+def test_two_workers_of_one_machine_have_names_of_their_own(start_worker: StartWorker, wait_until: WaitUntil) -> None:
+    workers = [start_worker("-c", "1") for _ in range(2)]
+    wait_until(lambda: len(workers[0].client.keys("backfill:worker:*")) == 2, "both workers are there")
+
+
+def test_a_failed_task_instance_leaves_no_traceback_in_the_workers_log(
+    start_worker: StartWorker, stage: Stage, wait_until: WaitUntil
+) -> None:
+    worker = start_worker("-c", "1")
+    worker.send(stage.bundle(stage.queue("fails")))
+    wait_until(lambda: "TaskInstanceFailed" in worker.log.read_text(), "the worker has said that it failed")
+    assert "ValueError: no good" in worker.log.read_text()
+    assert "Traceback" not in worker.log.read_text()
+
+
+@pytest.mark.parametrize("body", [None, "text", {"v": 0}, {"v": 1}, [1, 2]])
+def test_a_message_that_is_none_of_ours_is_dropped(body: Any, broken: "Broken") -> None:
+    broken.send(body)
+
+
+class Broken:
+    """A worker that gets messages it cannot read, and has to go on."""
+
+    def __init__(self, worker: WorkerProcess, stage: Stage, wait_until: WaitUntil) -> None:
+        self._worker = worker
+        self._stage = stage
+        self._wait_until = wait_until
+
+    def send(self, body: Any) -> None:
+        attempt = self._stage.queue("quick")
+        with Celery("test", broker=self._worker.settings.celery.broker_url, set_as_current=False) as app:
+            self._worker.send_body(app, body)
+        self._worker.send(self._stage.bundle(attempt))
+        self._wait_until(lambda: self._stage.state(attempt) == "success", "the next message was read")
+        assert "It is dropped." in self._worker.log.read_text()
+
+
+@pytest.fixture
+def broken(start_worker: StartWorker, stage: Stage, wait_until: WaitUntil) -> Broken:
+    return Broken(start_worker("-c", "1"), stage, wait_until)
+
+
+@pytest.mark.parametrize("name", ["exits", "crashes"])
+def test_a_child_that_dies_is_reported_and_replaced(
+    name: str, start_worker: StartWorker, stage: Stage, wait_until: WaitUntil, place: Path
+) -> None:
+    worker = start_worker("-c", "1")
+    dying, unbegun, later = stage.queue(name), stage.queue("quick"), stage.queue("quick", day=1)
+    bundle = stage.bundle(dying, unbegun)
+    worker.send(bundle)
+    wait_until(lambda: len(worker.events(bundle.stream)) == 2, "the loss was reported")
+    lost, put_back = worker.events(bundle.stream)
+    assert (lost.attempt_id, lost.state, lost.infrastructure) == (dying.attempt_id, "failed", True)
+    assert (put_back.attempt_id, put_back.state, put_back.infrastructure) == (unbegun.attempt_id, "none", False)
+    assert stage.state(dying) == "running"
+    assert stage.row(unbegun) == ("none", None, 1, None, 0)
+    worker.send(stage.bundle(later))
+    wait_until(lambda: stage.state(later) == "success", "another child has run the next attempt")
+    if name == "crashes":
+        assert "Segmentation fault" in stage.log(dying)
+
+
+def test_sigterm_to_a_child_is_a_failure_of_its_attempt(
+    start_worker: StartWorker, stage: Stage, wait_until: WaitUntil, place: Path
+) -> None:
+    worker = start_worker("-c", "1")
+    attempt = stage.queue("hangs")
+    worker.send(stage.bundle(attempt))
+    wait_until(lambda: begun(place, "hangs"), "the task runs")
+    os.kill(pid_of(place, "hangs"), signal.SIGTERM)
+    wait_until(lambda: stage.state(attempt) == "up_for_retry", "the attempt has ended")
+    assert stage.row(attempt).error == "the task's process was told to stop (SIGTERM)"
+
+
+def test_a_revoked_attempt_is_stopped_and_the_worker_goes_on(
+    start_worker: StartWorker, stage: Stage, wait_until: WaitUntil, place: Path
+) -> None:
+    worker = start_worker("-c", "1")
+    attempt, later = stage.queue("hangs"), stage.queue("quick")
+    worker.send(stage.bundle(attempt))
+    wait_until(lambda: begun(place, "hangs"), "the task runs")
+    with Celery("test", broker=worker.settings.celery.broker_url, set_as_current=False) as app:
+        app.control.revoke(attempt.attempt_id, terminate=True)
+    wait_until(lambda: stage.state(attempt) == "up_for_retry", "the attempt has ended")
+    worker.send(stage.bundle(later))
+    wait_until(lambda: stage.state(later) == "success", "the next attempt was run")
+
+
+@pytest.mark.parametrize("remapped", [False, True], ids=["plain", "REMAP_SIGTERM"])
+def test_a_worker_that_stops_lets_tasks_end_and_hands_back_the_others(
+    remapped: bool, start_worker: StartWorker, stage: Stage, wait_until: WaitUntil, place: Path
+) -> None:
+    environment = {"REMAP_SIGTERM": "SIGQUIT"} if remapped else {}
+    worker = start_worker("-c", "2", environment=environment, **{"worker.soft_shutdown_timeout": 1})
+    ending, hanging, unbegun = stage.queue("waits"), stage.queue("hangs"), stage.queue("quick")
+    worker.send(stage.bundle(ending), stage.bundle(hanging, unbegun))
+    wait_until(lambda: begun(place, "waits") and begun(place, "hangs"), "both tasks run")
+    worker.process.terminate()
+    (place / "go").touch()
+    wait_until(worker.ended, "the worker has ended")
+    assert stage.state(ending) == "success"
+    assert stage.row(hanging) == ("none", None, 1, None, 0)
+    assert stage.row(unbegun) == ("none", None, 1, None, 0)
+    assert not begun(place, "quick")
+    events = {event.attempt_id: event.state for event in worker.events(stage.bundle(ending).stream)}
+    assert events == {ending.attempt_id: "success", hanging.attempt_id: "none", unbegun.attempt_id: "none"}
+    assert worker.process.returncode == os.EX_OK, worker.log.read_text()
+
+
+def test_a_worker_does_not_wait_once_its_tasks_have_ended(
+    start_worker: StartWorker, stage: Stage, wait_until: WaitUntil, place: Path
+) -> None:
+    worker = start_worker("-c", "1", **{"worker.soft_shutdown_timeout": 3600})
+    attempt = stage.queue("waits")
+    worker.send(stage.bundle(attempt))
+    wait_until(lambda: begun(place, "waits"), "the task runs")
+    worker.process.terminate()
+    (place / "go").touch()
+    wait_until(worker.ended, "the worker has ended")
+    assert stage.state(attempt) == "success"
+
+
+def test_a_worker_told_twice_hands_back_at_once(
+    start_worker: StartWorker, stage: Stage, wait_until: WaitUntil, place: Path
+) -> None:
+    worker = start_worker("-c", "1", **{"worker.soft_shutdown_timeout": 3600})
+    attempt = stage.queue("hangs")
+    worker.send(stage.bundle(attempt))
+    wait_until(lambda: begun(place, "hangs"), "the task runs")
+    worker.process.terminate()
+    wait_until(lambda: "stops: its tasks have" in worker.log.read_text(), "the worker was told")
+    worker.process.terminate()
+    wait_until(worker.ended, "the worker has ended")
+    assert stage.row(attempt) == ("none", None, 1, None, 0)
+
+
+def test_a_signal_to_the_whole_group_hands_back_too(
+    start_worker: StartWorker, stage: Stage, wait_until: WaitUntil, place: Path
+) -> None:
+    worker = start_worker("-c", "1", **{"worker.soft_shutdown_timeout": 3600})
+    attempt = stage.queue("hangs")
+    worker.send(stage.bundle(attempt))
+    wait_until(lambda: begun(place, "hangs"), "the task runs")
+    os.killpg(worker.process.pid, signal.SIGTERM)
+    wait_until(worker.ended, "the worker has ended")
+    assert stage.row(attempt) == ("none", None, 1, None, 0)
+
+
+def test_children_of_a_worker_that_was_killed_stop_and_say_so(
+    start_worker: StartWorker, stage: Stage, wait_until: WaitUntil, place: Path
+) -> None:
+    worker = start_worker("-c", "2")
+    attempt = stage.queue("hangs")
+    bundle = stage.bundle(attempt)
+    worker.send(bundle)
+    wait_until(lambda: begun(place, "hangs"), "the task runs")
+    children = worker.children()
+    assert len(children) == 2
+    worker.process.kill()
+    wait_until(lambda: all(is_gone(pid) for pid in children), "the children are gone")
+    assert stage.state(attempt) == "running"
+    (event,) = worker.events(bundle.stream)
+    assert (event.attempt_id, event.state, event.infrastructure) == (attempt.attempt_id, "failed", True)
+
+
+def test_a_process_that_cannot_renew_its_heartbeat_is_killed(
+    start_worker: StartWorker, stage: Stage, wait_until: WaitUntil, place: Path, databases: Any
+) -> None:
+    worker = start_worker("-c", "1", **{"task.heartbeat_interval": 0.1, "task.heartbeat_timeout": 1})
+    attempt = stage.queue("hangs")
+    bundle = stage.bundle(attempt)
+    worker.send(bundle)
+    wait_until(lambda: begun(place, "hangs"), "the task runs")
+    name = stage.engine.url.database
+    with closed_database(databases, name):
+        wait_until(lambda: is_gone(pid_of(place, "hangs")), "the process was killed")
+    wait_until(lambda: any(event.infrastructure for event in worker.events(bundle.stream)), "the loss was reported")
+    assert stage.state(attempt) == "running"
+
+
+class closed_database:  # noqa: N801  # reads as a with statement
+    """A database to which nobody can connect, for the length of a block."""
+
+    def __init__(self, databases: Any, name: str | None) -> None:
+        self._databases = databases
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._databases._execute(f"alter database {self._name} with allow_connections false")
+        self._databases._execute(
+            f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{self._name}'"
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self._databases._execute(f"alter database {self._name} with allow_connections true")
+
+
+def test_a_result_waits_for_a_database_that_is_away(
+    start_worker: StartWorker, stage: Stage, wait_until: WaitUntil, place: Path, databases: Any
+) -> None:
+    worker = start_worker("-c", "1")
+    attempt = stage.queue("waits")
+    worker.send(stage.bundle(attempt))
+    wait_until(lambda: begun(place, "waits"), "the task runs")
+    with closed_database(databases, stage.engine.url.database):
+        (place / "go").touch()
+        wait_until(lambda: "The task succeeded" in stage.log(attempt), "the task has ended")
+    wait_until(lambda: stage.state(attempt) == "success", "its end was written")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "sentence"),
+    [
+        (["-P", "threads"], {}, "Tasks need processes that can be stopped; start the worker with -P prefork."),
+        ([], {"BACKFILL__TASK__HEARTBEAT_TIMEOUT": "6"}, "task.heartbeat_timeout is 6 s, less than four times"),
+        ([], {"BACKFILL__TASK__SPEED": "6"}, "sets 'task.speed', which is no setting"),
+    ],
+)
+def test_a_worker_that_cannot_work_says_why_in_one_sentence(
+    arguments: list[str], environment: dict[str, str], sentence: str, settings: Settings, tmp_path: Path
+) -> None:
+    with WorkerProcess(settings, tmp_path / "worker.log", arguments, environment) as worker:
+        assert worker.process.wait(60) == 2
+    assert sentence in worker.log.read_text()
+    assert "Traceback" not in worker.log.read_text()
+
+
+def test_without_urls_a_worker_uses_the_embedded_servers(home: Path, tmp_path: Path, wait_until: WaitUntil) -> None:
+    log = tmp_path / "worker.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "workers", "worker", "-c", "1"],
+            cwd=ROOT,
+            env=os.environ | {"BACKFILL_HOME": str(home)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        with Servers(home) as servers:
+            url = servers.acquire(database=False).broker_url
+            assert url is not None
+            with broker.connect(url, name="test") as client:
+                wait_until(lambda: client.keys("backfill:worker:*") or process.poll(), "the worker is there")
+        assert process.poll() is None, log.read_text()
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def test_importing_the_app_starts_nothing_and_reads_no_settings() -> None:
+    code = "import workers.app, workers.tasks; print(workers.app.app.main)"
+    environment = os.environ | {"BACKFILL__NONSENSE__KEY": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "backfill\n"
+
+
+def test_paths_of_logs_are_known_without_celery() -> None:
+    code = "import sys, workers.log_paths; assert 'celery' not in sys.modules and 'sqlalchemy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

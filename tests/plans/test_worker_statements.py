@@ -1,0 +1,110 @@
+"""What every task instance passes, and what is watched while a job runs, finds its rows by index."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+import servers
+from sqlalchemy import Connection, Engine, create_engine, event, text
+
+from backfill.states import TaskInstanceState
+from backfill.store import attempts, context, report, xcoms
+from backfill.store.attempts import Finish
+
+#: Runs, and ten task instances of each; all but the last twenty runs have finished.
+RUNS = 3000
+GROWING = r"Seq Scan on (task_instance|task_attempt|xcom|dag_run|job_run_date)\b"
+
+ROWS = (
+    "insert into job (job_type, dag_id, state, start_date) values ('BackfillJob', 'sales', 'running', now())",
+    """insert into dag_run
+         (dag_id, run_id, logical_date, data_interval_start, data_interval_end, run_type, state, start_date, end_date)
+       select 'sales', 'run ' || n, date, date, date, 'backfill', case when n <= :done then 'success' else 'running' end,
+              now(), case when n <= :done then now() - interval '1 hour' end
+       from generate_series(1, :runs) n, lateral (select timestamptz '2000-01-01' + n * interval '1 hour' as date) d""",
+    """insert into job_run_date (job_id, dag_id, ordinal, logical_date, data_interval_start, data_interval_end, action,
+                                 dag_run_id, progress)
+       select 1, dag_id, id, logical_date, logical_date, logical_date, 'create', id,
+              case when state = 'success' then 'finished' else 'admitted' end
+       from dag_run""",
+    """insert into task_instance (dag_run_id, dag_id, task_id, run_id, state, try_number, external_executor_id, queued_by_job_id,
+                                  start_date, pool, queue)
+       select r.id, r.dag_id, 't' || n, r.run_id, r.state, 1, gen_random_uuid(), 1, now(), 'default_pool', 'backfill'
+       from dag_run r, generate_series(1, 10) n""",
+    """insert into task_attempt (attempt_id, task_instance_id, try_number, start_date)
+       select external_executor_id, id, 1, now() from task_instance""",
+    "insert into xcom (task_instance_id, key, value) select id, 'return_value', '1' from task_instance",
+)
+
+
+@pytest.fixture(scope="module", params=["analysed", "never analysed"])
+def large(databases: servers.Databases, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    name = databases.clone()
+    engine = create_engine(databases.url(name))
+    with engine.begin() as tx:
+        for statement in ROWS:
+            tx.execute(text(statement), {"runs": RUNS, "done": RUNS - 20} if ":runs" in statement else {})
+        if request.param == "analysed":
+            tx.execute(text("analyze"))
+    yield engine
+    engine.dispose()
+    databases.drop(name)
+
+
+def plan(engine: Engine, call: Callable[[Connection], Any]) -> str:
+    """The plan of the one statement that `call` executes."""
+    executed: list[tuple[str, Any]] = []
+
+    def note(*args: Any) -> None:
+        executed.append((args[2], args[3]))
+
+    with engine.connect() as tx:
+        event.listen(engine, "before_cursor_execute", note)
+        call(tx)
+        event.remove(engine, "before_cursor_execute", note)
+        tx.rollback()
+        ((statement, parameters),) = executed
+        return "\n".join(tx.exec_driver_sql(f"explain {statement}", parameters).scalars())
+
+
+ATTEMPTS = [str(UUID(int=n)) for n in range(50)]
+
+STATEMENTS: dict[str, Callable[[Connection], Any]] = {
+    "claim": lambda tx: attempts.claim_if_queued(
+        tx, task_instance_id=5, attempt_id=ATTEMPTS[0], try_number=1, hostname="h", pid=1
+    ),
+    "finish one": lambda tx: attempts.finish_if_current(tx, [Finish(5, ATTEMPTS[0], TaskInstanceState.SUCCESS)]),
+    "finish fifty": lambda tx: attempts.finish_if_current(
+        tx, [Finish(n, a, TaskInstanceState.SUCCESS, xcoms={"return_value": 1}) for n, a in enumerate(ATTEMPTS)]
+    ),
+    "heartbeat": lambda tx: attempts.renew_heartbeats(tx, ATTEMPTS),
+    "hand back": lambda tx: attempts.hand_back_if_running(tx, ATTEMPTS),
+    "fail stop": lambda tx: attempts.stop_run_after_failure(tx, 7, spared_task_ids=["t1"], error="e"),
+    "push": lambda tx: xcoms.push_if_current(tx, ATTEMPTS[0], "k", 1),
+    "pull": lambda tx: xcoms.pull(tx, dag_run_id=7, task_ids=["t1", "t2"]),
+    "previous success": lambda tx: context.select_previous_success(tx, "sales", datetime(2000, 3, 1, tzinfo=UTC)),
+    "expanded": lambda tx: context.count_expanded(tx, 7, "t1"),
+}
+
+#: What is asked for again and again while a job runs.
+WATCHED: dict[str, Callable[[Connection], Any]] = {
+    "running now": lambda tx: report.select_running(tx, 1),
+    "pace": lambda tx: report.finished_since(tx, 1),
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_it_reads_no_growing_table_from_end_to_end(large: Engine, name: str) -> None:
+    found = plan(large, STATEMENTS[name])
+    assert not re.search(GROWING, found), found
+
+
+@pytest.mark.parametrize("name", WATCHED)
+def test_watching_a_job_does_not_read_all_of_its_task_instances(large: Engine, name: str) -> None:
+    found = plan(large, WATCHED[name])
+    assert "Seq Scan on task_instance" not in found, found

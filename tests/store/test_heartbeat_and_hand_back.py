@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
+
+import pytest
+from planted import (
+    Planted,
+    look,
+    plant_attempt,
+    plant_run,
+    plant_running,
+    plant_task_instance,
+    plant_xcom,
+    statements,
+    waits_for_a_lock,
+)
+from sqlalchemy import Connection, Engine, update
+
+from backfill.models import task_instance
+from backfill.states import TaskInstanceState
+from backfill.store.attempts import Finish, claim_if_queued, finish_if_current, hand_back_if_running, renew_heartbeats
+
+BOTH = pytest.mark.parametrize("write", [renew_heartbeats, hand_back_if_running])
+Write = Callable[[Connection, list[str]], set[str]]
+
+
+@BOTH
+@pytest.mark.parametrize("state", TaskInstanceState)
+def test_only_a_running_attempt_is_touched(engine: Engine, write: Write, state: TaskInstanceState) -> None:
+    with engine.begin() as tx:
+        planted = plant_running(tx, plant_run(tx), state=state)
+        before = look(tx, planted)
+        touched = write(tx, [planted.attempt_id])
+        assert touched == ({planted.attempt_id} if state == TaskInstanceState.RUNNING else set())
+        assert (look(tx, planted) == before) == (not touched)
+
+
+@BOTH
+def test_an_attempt_that_is_not_current_is_not_touched(engine: Engine, write: Write) -> None:
+    with engine.begin() as tx:
+        run = plant_run(tx)
+        fenced, voided, unclaimed = plant_running(tx, run, "a"), plant_running(tx, run, "b"), Planted(0, str(uuid4()))
+        for planted, attempt_id in ((fenced, str(uuid4())), (voided, None)):
+            row = task_instance.c.id == planted.id
+            tx.execute(update(task_instance).where(row).values(external_executor_id=attempt_id))
+        before = [look(tx, one) for one in (fenced, voided)]
+        assert write(tx, [one.attempt_id for one in (fenced, voided, unclaimed)]) == set()
+        assert [look(tx, one) for one in (fenced, voided)] == before
+
+
+@BOTH
+def test_one_statement_serves_many(engine: Engine, write: Write) -> None:
+    with engine.begin() as tx:
+        run = plant_run(tx)
+        planted = [plant_running(tx, run, f"t{n}") for n in range(5)]
+        ids = [one.attempt_id for one in planted]
+        with statements(engine) as seen:
+            assert write(tx, [*ids, str(uuid4())]) == set(ids)
+        assert len(seen) == 1
+        with statements(engine) as seen:
+            assert write(tx, []) == set()
+        assert seen == []
+
+
+@BOTH
+def test_it_waits_for_a_fence_and_then_touches_nothing(
+    engine: Engine, write: Write, wait_until: Callable[..., None]
+) -> None:
+    def elsewhere() -> set[str]:
+        with engine.begin() as tx:
+            return write(tx, [planted.attempt_id])
+
+    with engine.begin() as tx:
+        planted = plant_running(tx, plant_run(tx))
+    with ThreadPoolExecutor(1) as threads, engine.connect() as fence:
+        fence.execute(update(task_instance).values(external_executor_id=str(uuid4())))
+        done = threads.submit(elsewhere)
+        wait_until(lambda: waits_for_a_lock(engine), "the write waits for the fence")
+        fence.commit()
+        assert done.result(timeout=30) == set()
+
+
+def test_a_heartbeat_changes_nothing_but_its_time(engine: Engine) -> None:
+    with engine.begin() as tx:
+        planted = plant_running(tx, plant_run(tx))
+        before = look(tx, planted)
+        renew_heartbeats(tx, [planted.attempt_id])
+        after = look(tx, planted)
+    assert after["heartbeat_at"] > before["heartbeat_at"]
+    assert after == {**before, "heartbeat_at": after["heartbeat_at"]}
+
+
+def test_what_is_handed_back_waits_again_within_the_same_try(engine: Engine) -> None:
+    with engine.begin() as tx:
+        planted = plant_running(tx, plant_run(tx), try_number=2, infrastructure_failures=1, error="of the first try")
+        hand_back_if_running(tx, [planted.attempt_id])
+        row = look(tx, planted)
+    assert (row["state"], row["external_executor_id"]) == ("none", None)
+    assert (row["try_open"], row["try_number"], row["infrastructure_failures"]) == (True, 2, 1)
+    assert (row["heartbeat_at"], row["next_attempt_at"], row["error"]) == (None, None, "of the first try")
+    assert row["end_date"] > row["start_date"]
+    assert row["duration"] == pytest.approx((row["end_date"] - row["start_date"]).total_seconds())
+    attempt = row["attempts"][planted.attempt_id]
+    assert (attempt["outcome"], attempt["end_date"]) == ("none", row["end_date"])
+
+
+def test_after_a_hand_back_neither_result_nor_heartbeat_counts_and_the_next_attempt_runs(engine: Engine) -> None:
+    with engine.begin() as tx:
+        planted = plant_running(tx, plant_run(tx))
+        plant_xcom(tx, planted, "left", "over")
+        hand_back_if_running(tx, [planted.attempt_id])
+        success = Finish(planted.id, planted.attempt_id, TaskInstanceState.SUCCESS)
+        assert finish_if_current(tx, [success]) == renew_heartbeats(tx, [planted.attempt_id]) == set()
+        assert hand_back_if_running(tx, [planted.attempt_id]) == set()
+        following = str(uuid4())
+        tx.execute(update(task_instance).values(state="queued", external_executor_id=following))
+        claimed = claim_if_queued(
+            tx, task_instance_id=planted.id, attempt_id=following, try_number=1, hostname="w", pid=1
+        )
+        assert claimed is not None
+        row = look(tx, planted)
+    assert claimed.first_start_date < claimed.start_date
+    assert (row["end_date"], row["duration"], row["xcoms"]) == (None, None, {})
+    assert set(row["attempts"]) == {planted.attempt_id, following}
+
+
+def test_a_claimed_attempt_has_a_heartbeat_to_renew(engine: Engine) -> None:
+    with engine.begin() as tx:
+        planted = plant_task_instance(tx, plant_run(tx))
+        claim_if_queued(
+            tx, task_instance_id=planted.id, attempt_id=planted.attempt_id, try_number=1, hostname="w", pid=1
+        )
+        assert renew_heartbeats(tx, [planted.attempt_id]) == {planted.attempt_id}
+
+
+def test_a_heartbeat_of_a_task_instance_that_was_deleted_is_not_current(engine: Engine) -> None:
+    with engine.begin() as tx:
+        planted = plant_task_instance(tx, plant_run(tx), state="running")
+        plant_attempt(tx, planted)
+        tx.execute(task_instance.delete())
+        assert renew_heartbeats(tx, [planted.attempt_id]) == set()

@@ -1,0 +1,123 @@
+"""Expansion of mapped tasks (S4.7)."""
+
+from typing import Any
+
+import pytest
+from planted import look, plant_run, plant_task_instance, plant_xcom, statements
+from sqlalchemy import Connection, Engine
+
+from backfill.store.mapping import expand_mapping, return_values_lengths
+from backfill.store.runs import TaskTemplate
+
+TEMPLATE = TaskTemplate("each", -1, 2, "p", 3, "q", "local", "Op", 5, dynamic=True)
+
+
+def expand(tx: Connection, run_id: int, length: int) -> dict[int, str]:
+    return {row.map_index: row.state for row in expand_mapping(tx, run_id, TEMPLATE, length)}
+
+
+def plant_rows(tx: Connection, rows: dict[int, str]) -> int:
+    run_id = plant_run(tx)
+    for map_index, state in rows.items():
+        plant_task_instance(tx, run_id, "each", map_index=map_index, state=state)
+    return run_id
+
+
+def test_the_row_becomes_index_0_and_the_others_are_created(tx: Connection) -> None:
+    run_id = plant_run(tx)
+    row = plant_task_instance(tx, run_id, "each", state="scheduled", try_number=1, try_open=True)
+    other = plant_task_instance(tx, run_id, "other", state="none")
+    rows = expand_mapping(tx, run_id, TEMPLATE, 3)
+    assert [(r.map_index, r.state, r.try_number, r.try_open, r.max_tries) for r in rows] == [
+        (0, "scheduled", 1, True, 0),
+        (1, "none", 0, False, 2),
+        (2, "none", 0, False, 2),
+    ]
+    assert rows[0].id == row.id
+    made = look(tx, type(row)(rows[2].id, ""))
+    assert (made["dag_id"], made["run_id"], made["pool"], made["pool_slots"]) == (
+        "sales", "backfill__2024-01-01T00:00:00+00:00", "p", 3,
+    )  # fmt: skip
+    assert (made["queue"], made["executor"], made["operator"], made["priority_weight"]) == ("q", "local", "Op", 5)
+    assert look(tx, other)["map_index"] == -1
+
+
+@pytest.mark.parametrize(
+    ("before", "length", "after"),
+    [
+        ({-1: "none"}, 1, {0: "none"}),
+        ({-1: "none"}, 0, {-1: "none"}),
+        ({-1: "up_for_retry"}, 2, {0: "up_for_retry", 1: "none"}),
+        ({}, 2, {0: "none", 1: "none"}),
+        # it grows
+        ({0: "success"}, 3, {0: "success", 1: "none", 2: "none"}),
+        ({0: "success", 1: "removed"}, 2, {0: "success", 1: "none"}),
+        # it shrinks
+        ({0: "none", 1: "failed", 2: "scheduled"}, 1, {0: "none", 1: "removed", 2: "removed"}),
+        ({0: "none", 1: "running", 2: "queued"}, 1, {0: "none", 1: "running", 2: "queued"}),
+        # to nothing and back
+        ({0: "success", 1: "none"}, 0, {-1: "none", 0: "removed", 1: "removed"}),
+        ({-1: "removed", 0: "none"}, 0, {-1: "none", 0: "removed"}),
+        ({-1: "none", 0: "removed"}, 1, {-1: "removed", 0: "none"}),
+        ({-1: "removed"}, 1, {-1: "removed", 0: "none"}),
+        # what is no longer idle does not change its index
+        ({-1: "skipped"}, 1, {-1: "removed", 0: "none"}),
+        ({-1: "running"}, 1, {-1: "running", 0: "none"}),
+    ],
+)
+def test_whatever_rows_there_are(tx: Connection, before: dict[int, str], length: int, after: dict[int, str]) -> None:
+    run_id = plant_rows(tx, before)
+    assert expand(tx, run_id, length) == after
+    assert expand(tx, run_id, length) == after
+
+
+def test_an_index_that_is_back_has_all_its_tries_ahead(tx: Connection) -> None:
+    run_id = plant_run(tx)
+    plant_task_instance(tx, run_id, "each", map_index=0, state="removed", try_number=3, max_tries=0, try_open=True)
+    [row] = expand_mapping(tx, run_id, TEMPLATE, 1)
+    assert (row.state, row.try_number, row.max_tries, row.try_open) == ("none", 3, 5, False)
+
+
+def test_a_thousand_rows_are_made_in_one_statement_and_read_in_another(engine: Engine) -> None:
+    with engine.begin() as tx:
+        run_id = plant_rows(tx, {-1: "none"})
+        with statements(engine) as seen:
+            assert len(expand(tx, run_id, 1024)) == 1024
+        assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "length"),
+    [([1, 2, 3], 3), ([], 0), ({"a": 1, "b": [1]}, 2), ({}, 0), ("text", None), (7, None), (None, None)],
+)
+def test_the_length_of_what_a_task_returned(tx: Connection, value: Any, length: int | None) -> None:
+    run_id = plant_run(tx)
+    plant_xcom(tx, plant_task_instance(tx, run_id, "source", state="success"), "return_value", value)
+    expected = {} if length is None else {("source", "return_value"): length}
+    assert return_values_lengths(tx, run_id, ["source"]) == expected
+
+
+def test_an_expanded_source_counts_the_values_that_were_pushed(tx: Connection) -> None:
+    run_id = plant_run(tx)
+    for map_index, state in enumerate(["success", "success", "failed", "removed"]):
+        row = plant_task_instance(tx, run_id, "source", map_index=map_index, state=state)
+        if map_index in {1, 3}:
+            plant_xcom(tx, row, "return_value", [1] * 9)
+            plant_xcom(tx, row, "rows", 5)
+    assert return_values_lengths(tx, run_id, ["source"]) == {("source", "return_value"): 1, ("source", "rows"): 1}
+
+
+def test_an_expanded_source_of_which_nothing_was_pushed_has_length_0(tx: Connection) -> None:
+    run_id = plant_run(tx)
+    plant_task_instance(tx, run_id, "source", map_index=0, state="success")
+    assert return_values_lengths(tx, run_id, ["source"]) == {("source", "return_value"): 0}
+
+
+def test_only_the_tasks_asked_for_in_this_run_count(tx: Connection) -> None:
+    run_id, other = plant_run(tx), plant_run(tx, 1)
+    plant_xcom(tx, plant_task_instance(tx, run_id, "a", state="success"), "key", [1])
+    plant_xcom(tx, plant_task_instance(tx, run_id, "b", state="success"), "key", [1])
+    plant_xcom(tx, plant_task_instance(tx, other, "a", state="success"), "key", [1, 2])
+    plant_task_instance(tx, run_id, "c", state="success")
+    assert return_values_lengths(tx, run_id, ["a", "c"]) == {("a", "key"): 1}
+    assert return_values_lengths(tx, run_id, []) == {}

@@ -1,0 +1,93 @@
+from backfill.jobs.progress import Pace, Throttle
+from backfill.jobs.rhythm import BROKER_PAUSES, Rhythm
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 100.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+def test_the_rate_is_taken_since_the_start_while_that_is_less_than_a_minute_ago():
+    clock = Clock()
+    pace = Pace(clock)
+    assert pace.rate() == 0
+    assert pace.time_left(10) is None
+    clock.time += 10
+    pace.finished(20)
+    assert pace.rate() == 2
+    assert pace.time_left(10) == 5
+
+
+def test_what_finished_longer_than_a_minute_ago_does_not_count():
+    clock = Clock()
+    pace = Pace(clock)
+    for _ in range(200):
+        clock.time += 1
+        pace.finished(5)
+    clock.time += 120
+    pace.finished(0)
+    assert pace.rate() < 1
+
+
+def test_the_memory_of_the_pace_does_not_grow_with_the_job():
+    clock = Clock()
+    pace = Pace(clock)
+    for _ in range(10_000):
+        clock.time += 0.5
+        pace.finished(1)
+    assert len(pace._marks) < 70
+
+
+def test_a_report_passes_on_change_and_at_most_once_a_second():
+    clock = Clock()
+    throttle = Throttle(clock)
+    assert throttle.lets_through(1)
+    clock.time += 5
+    assert not throttle.lets_through(1)
+    assert throttle.lets_through(2)
+    assert not throttle.lets_through(3)
+    assert throttle.news
+    assert throttle.due_in() == 1
+    clock.time += 1
+    assert throttle.lets_through(3)
+    assert not throttle.news
+
+
+def test_a_broker_that_is_away_is_asked_again_after_growing_pauses_until_it_answers():
+    clock = Clock()
+    rhythm = Rhythm(sweep_every=5, look_every=1, clock=clock)
+    pauses = []
+    for _ in range(len(BROKER_PAUSES) + 2):
+        pauses.append(rhythm.broker_failed())
+        assert not rhythm.may_publish()
+        clock.time += pauses[-1]
+        assert rhythm.may_publish()
+    assert pauses == [*BROKER_PAUSES, BROKER_PAUSES[-1], BROKER_PAUSES[-1]]
+    rhythm.broker_answered()
+    assert rhythm.broker_failed() == BROKER_PAUSES[0]
+
+
+def test_limits_that_held_something_back_are_looked_at_again_after_the_delay_or_at_once_when_something_ended():
+    clock = Clock()
+    rhythm = Rhythm(sweep_every=5, look_every=1, clock=clock)
+    assert rhythm.look_due()
+    rhythm.look_again()
+    assert not rhythm.look_due()
+    assert rhythm.due_in() == 1
+    rhythm.looked()
+    assert rhythm.look_due()
+    rhythm.look_again()
+    clock.time += 1
+    assert rhythm.look_due()
+
+
+def test_the_sweep_is_due_once_per_interval():
+    clock = Clock()
+    rhythm = Rhythm(sweep_every=5, look_every=1, clock=clock)
+    assert not rhythm.sweep_due()
+    clock.time += 5
+    assert rhythm.sweep_due()
+    assert not rhythm.sweep_due()

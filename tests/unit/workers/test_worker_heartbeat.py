@@ -1,0 +1,205 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+
+import pytest
+
+from backfill.exceptions import ConfigError
+from workers.deadman import KernelSwitch, ThreadSwitch
+from workers.heartbeat import Heartbeat, patience
+
+SECOND = timedelta(seconds=1)
+WaitUntil = Callable[..., None]
+
+
+class Switch:
+    """A dead man's switch with a clock that the test moves, and that kills nobody."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+        self.deadline: float | None = None
+
+    def now(self) -> float:
+        return self.time
+
+    def arm(self, deadline: float) -> None:
+        self.deadline = deadline
+
+    def disarm(self) -> None:
+        self.deadline = None
+
+
+class Database:
+    """Renews the attempts that are current."""
+
+    def __init__(self) -> None:
+        self.current = {"a", "b"}
+        self.renewed: list[list[str]] = []
+        self.away = False
+
+    def renew(self, attempt_ids: Sequence[str]) -> set[str]:
+        if self.away:
+            raise ConnectionError
+        self.renewed.append(list(attempt_ids))
+        return self.current.intersection(attempt_ids)
+
+
+@pytest.fixture
+def switch() -> Switch:
+    return Switch()
+
+
+@pytest.fixture
+def database() -> Database:
+    return Database()
+
+
+@pytest.fixture
+def heartbeat(switch: Switch, database: Database) -> Iterator[Heartbeat]:
+    # an interval that the thread never sees the end of: the tests call `beat` themselves
+    heartbeat = Heartbeat(database.renew, interval=1000 * SECOND, timeout=5000 * SECOND, switch=switch)
+    yield heartbeat
+    heartbeat.end()
+
+
+def nothing() -> None:
+    pass
+
+
+def test_the_switch_is_armed_while_an_attempt_is_watched(heartbeat: Heartbeat, switch: Switch) -> None:
+    with heartbeat.watch("a", claimed=900.0, lost=nothing):
+        assert switch.deadline == 900.0 + 3000
+    assert switch.deadline is None
+
+
+def test_a_renewal_moves_the_switch(heartbeat: Heartbeat, switch: Switch, database: Database) -> None:
+    with heartbeat.watch("a", claimed=900.0, lost=nothing):
+        switch.time = 1500.0
+        heartbeat.beat()
+        assert switch.deadline == 1500.0 + 3000
+    assert database.renewed == [["a"]]
+
+
+def test_a_renewal_that_fails_does_not_move_the_switch(
+    heartbeat: Heartbeat, switch: Switch, database: Database
+) -> None:
+    with heartbeat.watch("a", claimed=900.0, lost=nothing):
+        database.away = True
+        switch.time = 1500.0
+        heartbeat.beat()
+        assert switch.deadline == 900.0 + 3000
+
+
+def test_all_attempts_of_the_process_are_renewed_together(
+    heartbeat: Heartbeat, switch: Switch, database: Database
+) -> None:
+    with heartbeat.watch("a", claimed=900.0, lost=nothing), heartbeat.watch("b", claimed=950.0, lost=nothing):
+        assert switch.deadline == 900.0 + 3000
+        heartbeat.beat()
+    assert database.renewed == [["a", "b"]]
+
+
+def test_an_attempt_that_is_not_current_is_told_so_once(heartbeat: Heartbeat, database: Database) -> None:
+    told: list[str] = []
+    database.current = {"b"}
+    with (
+        heartbeat.watch("a", claimed=900.0, lost=lambda: told.append("a")),
+        heartbeat.watch("b", claimed=900.0, lost=lambda: told.append("b")),
+    ):
+        heartbeat.beat()
+        heartbeat.beat()
+    assert told == ["a"]
+    assert database.renewed == [["a", "b"], ["b"]]
+
+
+def test_a_lasting_attempt_is_told_of_once(heartbeat: Heartbeat) -> None:
+    told: list[str] = []
+    with heartbeat.watch("a", claimed=900.0, lost=nothing, lasting=lambda: told.append("a")):
+        heartbeat.beat()
+        heartbeat.beat()
+    assert told == ["a"]
+
+
+def test_nothing_is_asked_of_the_database_without_an_attempt(heartbeat: Heartbeat, database: Database) -> None:
+    heartbeat.beat()
+    assert database.renewed == []
+
+
+def test_the_process_is_killed_when_patience_with_a_stop_ends(heartbeat: Heartbeat, switch: Switch) -> None:
+    with heartbeat.watch("a", claimed=1000.0, lost=nothing) as watch:
+        heartbeat.kill_if_watched_after(watch, 60 * SECOND)
+        assert switch.deadline == 1060.0
+        heartbeat.kill_if_watched_after(watch, 90 * SECOND)
+        assert switch.deadline == 1060.0
+        heartbeat.beat()
+        assert switch.deadline == 1060.0
+
+
+def test_the_thread_renews_by_itself(database: Database, wait_until: WaitUntil) -> None:
+    switch = ThreadSwitch()
+    heartbeat = Heartbeat(database.renew, interval=SECOND / 100, timeout=1000 * SECOND, switch=switch)
+    with heartbeat.watch("a", claimed=switch.now(), lost=nothing):
+        wait_until(lambda: len(database.renewed) > 1, "the heartbeat was renewed twice")
+    heartbeat.end()
+
+
+def test_the_thread_finds_an_attempt_overdue(heartbeat: Heartbeat, switch: Switch) -> None:
+    called = threading.Event()
+    with heartbeat.watch("a", claimed=1000.0, lost=nothing, overdue=called.set) as watch:
+        heartbeat.call_if_watched_after(watch, 5 * SECOND)
+        assert not called.is_set()
+        switch.time = 1005.0
+        heartbeat.call_if_watched_after(watch, timedelta(0))
+        assert called.wait(30)
+
+
+def test_a_timeout_that_leaves_no_room_for_renewals_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"task.heartbeat_timeout is 15 s, less than four times"):
+        patience(interval=5 * SECOND, timeout=15 * SECOND)
+    assert patience(interval=5 * SECOND, timeout=60 * SECOND) == 50 * SECOND
+
+
+_KERNEL = """
+import ctypes, workers.deadman as deadman
+switch = deadman.KernelSwitch()
+switch.arm(switch.now() + 0.1)
+ctypes.PyDLL(None).sleep(60)  # C code that keeps the interpreter's lock
+"""
+_THREAD = """
+import time, workers.deadman as deadman
+switch = deadman.ThreadSwitch()
+switch.arm(switch.now() + 60)
+switch.arm(switch.now() + 0.1)
+time.sleep(60)
+"""
+_DISARMED = """
+import time, workers.deadman as deadman
+for switch in (deadman.KernelSwitch(), deadman.ThreadSwitch()):
+    switch.arm(switch.now() + 0.1)
+    switch.disarm()
+time.sleep(0.3)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread holds the switch")
+def test_the_kernel_kills_a_process_that_keeps_the_interpreter_locked() -> None:
+    assert subprocess.run([sys.executable, "-c", _KERNEL], check=False, timeout=60).returncode == -signal.SIGKILL
+
+
+def test_a_thread_kills_the_process_where_the_kernel_does_not() -> None:
+    assert subprocess.run([sys.executable, "-c", _THREAD], check=False, timeout=60).returncode == -signal.SIGKILL
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread holds the switch")
+def test_a_switch_that_was_disarmed_kills_nobody() -> None:
+    assert subprocess.run([sys.executable, "-c", _DISARMED], check=False, timeout=60).returncode == os.EX_OK
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread holds the switch")
+def test_both_switches_have_a_clock_that_goes_on() -> None:
+    for switch in (KernelSwitch(), ThreadSwitch()):
+        assert switch.now() <= switch.now()

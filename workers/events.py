@@ -1,0 +1,77 @@
+"""The events of this process on their way to the coordinators, through Redis streams.
+
+They are hints: what cannot be sent is kept and sent later, and at last forgotten, for the rows say the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from datetime import timedelta
+from itertools import islice
+
+import redis
+
+from backfill.executors import broker
+from backfill.messages import ExecutorEvent
+
+logger = logging.getLogger(__name__)
+
+#: Events that a stream keeps, more or less: enough for any coordinator to catch up with.
+STREAM_LENGTH = 100_000
+#: How long a stream stays after its last event, so that none lives for ever.
+STREAM_LIFETIME = timedelta(days=1)
+#: Events kept while the broker is away; the oldest go first.
+KEPT = 10_000
+#: Events sent at once.
+_BATCH = 500
+#: How long nothing is tried after a failure, in seconds.
+_PAUSE = 1.0
+
+
+class EventPublisher:
+    """Puts events on their jobs' streams. Safe to use from several threads; belongs to one process."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._client = broker.connect(broker_url, name="backfill-worker-events")
+        self._endpoint = broker.masked(broker_url)
+        self._waiting: deque[tuple[str, str]] = deque(maxlen=KEPT)
+        self._lock = threading.Lock()
+        self._try_at = 0.0
+
+    def publish(self, stream: str, event: ExecutorEvent) -> None:
+        """Send `event`, after those that wait. Never raises for a broker that is away."""
+        self._waiting.append((stream, event.encode()))
+        self.flush()
+
+    def flush(self) -> bool:
+        """Send what waits; return whether some of it still does."""
+        with self._lock:
+            if self._waiting and time.monotonic() >= self._try_at:
+                self._send()
+            return bool(self._waiting)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
+
+    def _send(self) -> None:
+        try:
+            while self._waiting:
+                batch = list(islice(self._waiting, _BATCH))
+                self._send_batch(batch)
+                for _ in batch:
+                    self._waiting.popleft()
+        except (redis.RedisError, OSError) as error:
+            self._try_at = time.monotonic() + _PAUSE
+            logger.warning("Events wait for the broker at %s: %s", self._endpoint, error)
+
+    def _send_batch(self, batch: list[tuple[str, str]]) -> None:
+        with self._client.pipeline(transaction=False) as pipeline:
+            for stream, text in batch:
+                pipeline.xadd(stream, {"e": text}, maxlen=STREAM_LENGTH, approximate=True)
+            for stream in {stream for stream, _ in batch}:
+                pipeline.expire(stream, STREAM_LIFETIME)
+            pipeline.execute()

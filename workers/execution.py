@@ -1,0 +1,202 @@
+"""One claimed attempt, from the import of its DAG to its callbacks. Whatever user code does here, an outcome comes out."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, assert_never
+
+from backfill.dag.context import context_of_task
+from backfill.dag.params import resolve_params
+from backfill.exceptions import BackfillError, TaskTimeout
+from backfill.states import TaskInstanceState
+from backfill.store.attempts import Claim
+from workers.conclusion import will_retry
+from workers.context import TaskContext, build_context
+from workers.dags import DagCache, WorkerDag
+from workers.interruption import Guard
+from workers.logs import TaskLog
+from workers.outcome import (
+    Failed,
+    Fenced,
+    HandedBack,
+    Orphaned,
+    Outcome,
+    Rescheduled,
+    Skipped,
+    Succeeded,
+    error_text,
+)
+from workers.results import xcoms_of
+from workers.task_instance import Database, TaskInstance
+
+if TYPE_CHECKING:
+    from backfill.dag.base_operator import BaseOperator
+
+logger = logging.getLogger(__name__)
+
+_OUR_FOLDER = str(Path(__file__).parent)
+
+
+class Execution:
+    """Runs the task of one claim, once. `guard` is open around `perform`, and learns the task's `on_kill`."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        *,
+        dags: DagCache,
+        database: Database,
+        guard: Guard,
+        log: TaskLog,
+        hostname: str,
+    ) -> None:
+        self._claim = claim
+        self._dags = dags
+        self._database = database
+        self._guard = guard
+        self._log = log
+        self._hostname = hostname
+        #: The operator, once the DAG is loaded.
+        self.task: BaseOperator | None = None
+        self._context: TaskContext | None = None
+
+    def perform(self) -> Outcome:
+        """Load the DAG and run the task; raises what user code raises."""
+        loaded = self._dags.get(self._claim, self._database)
+        operator = loaded.dag.task_dict.get(self._claim.task_id)
+        if operator is None:
+            raise BackfillError(f"The DAG {self._claim.dag_id!r} has no task {self._claim.task_id!r} any more.")
+        self._make_context(loaded, operator)
+        return Succeeded() if self._claim.job_params.get("mark_success") else self._execute(loaded)
+
+    def report(self, outcome: Outcome) -> None:
+        """Say in the log how the attempt ended."""
+        match outcome:
+            case Succeeded():
+                self._log.line("INFO", "The task succeeded")
+            case Skipped(error=error):
+                self._log.line("INFO", f"The task is skipped: {error_text(error)}")
+            case Rescheduled(date=date):
+                self._log.line("INFO", f"The task will be looked at again at {date.isoformat()}")
+            case Failed(error=error):
+                self._log.exception("The task failed", error.with_traceback(_user_frames(error.__traceback__)))
+            case HandedBack():
+                self._log.line(
+                    "WARNING", "The worker stops: the attempt is handed back, and another worker will take it"
+                )
+            case Fenced():
+                self._log.line("WARNING", "The attempt is not current any more; it was stopped, and changes nothing")
+            case Orphaned():
+                self._log.line("WARNING", "The process that this one belongs to is gone; the attempt was stopped")
+            case _:
+                assert_never(outcome)
+
+    def call_back(self, outcome: Outcome) -> None:
+        """Call the callbacks that `outcome` owes, before its state is visible (S12.6)."""
+        task = self.task
+        if task is None:
+            return
+        match outcome:
+            case Succeeded():
+                self._call(task.on_success_callback, TaskInstanceState.SUCCESS)
+            case Skipped(error=error):
+                self._call((*task.on_skipped_callback, *task.on_success_callback), TaskInstanceState.SKIPPED, error)
+            case Failed(error=error) if will_retry(outcome, self._claim, task):
+                self._call(task.on_retry_callback, TaskInstanceState.UP_FOR_RETRY, error)
+            case Failed(error=error):
+                self._call(task.on_failure_callback, TaskInstanceState.FAILED, error)
+            case Rescheduled() | HandedBack() | Fenced() | Orphaned():
+                pass
+            case _:
+                assert_never(outcome)
+
+    def _make_context(self, loaded: WorkerDag, operator: Any) -> None:
+        """Build the context and, with it, the operator of this attempt."""
+        claim = self._claim
+        ti = TaskInstance(claim, hostname=self._hostname, task=operator, database=self._database)
+        os.environ.update(_variables(claim, operator.owner))
+        params = resolve_params(loaded.dag, operator, claim.conf)
+        self._context = build_context(ti=ti, claim=claim, dag=loaded.dag, params=params, database=self._database)
+        # not the whole context: to copy it would work out all of its entries
+        self.task = operator.unmap(claim.map_index, {name: self._context[name] for name in _NEEDED_TO_UNMAP})
+        self._context["task"] = ti.task = self.task
+        self._guard.on_kill = self.task.on_kill
+
+    def _execute(self, loaded: WorkerDag) -> Outcome:
+        task, context = self.task, self._context
+        assert task is not None
+        assert context is not None
+        token = context_of_task.set(context)
+        try:
+            task.render_template_fields(context)
+            _call_all(task.on_execute_callback, context)
+            task.pre_execute(context)
+            result = self._within_time(task, context)
+            task.post_execute(context, result)
+            xcoms = xcoms_of(task, result, loaded.mapped_keys.get(task.task_id, frozenset()))
+            skips = None if task.decides_skips == "no" else task.decide_skips(result, context)
+            return Succeeded(xcoms, skips)
+        finally:
+            context_of_task.reset(token)
+
+    def _within_time(self, task: BaseOperator, context: TaskContext) -> Any:
+        limit = task.execution_timeout
+        with self._guard.time_limit(limit):
+            result = task.execute(context)
+        if self._guard.timed_out:  # the task caught the error and went on: its time is over all the same (S6.5)
+            raise TaskTimeout(f"execution_timeout of {limit} is over")
+        return result
+
+    def _call(
+        self, callbacks: Iterable[Callable[[Any], Any]], state: TaskInstanceState, error: BaseException | None = None
+    ) -> None:
+        context = self._context
+        if context is None:
+            return
+        context["ti"].state = state
+        context["ti"].end_date = datetime.now(UTC)
+        if error is not None:
+            context["exception"] = error
+            context["reason"] = error_text(error)
+        token = context_of_task.set(context)
+        try:
+            _call_all(callbacks, context)
+        finally:
+            context_of_task.reset(token)
+
+
+#: What `unmap` looks at in the context.
+_NEEDED_TO_UNMAP = ("ti", "task", "params", "dag", "dag_run", "run_id")
+
+
+def _variables(claim: Claim, owner: str) -> dict[str, str]:
+    """Return the environment variables that tell a task who it is (S12.3)."""
+    return {
+        "AIRFLOW_CTX_DAG_ID": claim.dag_id,
+        "AIRFLOW_CTX_TASK_ID": claim.task_id,
+        "AIRFLOW_CTX_EXECUTION_DATE": claim.logical_date.isoformat(),
+        "AIRFLOW_CTX_TRY_NUMBER": str(claim.try_number),
+        "AIRFLOW_CTX_DAG_RUN_ID": claim.run_id,
+        "AIRFLOW_CTX_DAG_OWNER": owner,
+    }
+
+
+def _call_all(callbacks: Iterable[Callable[[Any], Any]], context: Mapping[str, Any]) -> None:
+    for callback in callbacks:
+        try:
+            callback(context)
+        except (Exception, SystemExit):
+            logger.exception("The callback %s failed; that changes nothing", getattr(callback, "__name__", callback))
+
+
+def _user_frames(trace: TracebackType | None) -> TracebackType | None:
+    """Return the traceback from the frame at which our code was left; all of it if it never was."""
+    inner = trace
+    while inner is not None and inner.tb_frame.f_code.co_filename.startswith(_OUR_FOLDER):
+        inner = inner.tb_next
+    return inner or trace

@@ -1,0 +1,208 @@
+"""The log of one attempt: everything that the task prints or logs, stamped and masked, in the file of its try (S7.8).
+
+While an attempt runs, standard output and error of the whole process lead to its file: what Python code prints or logs comes with a
+time, what a subprocess or a C library writes to the bare file descriptors comes as it is. Lines are handed to the operating
+system one by one, so a log is complete up to the moment of a `kill -9`, and can be followed while it grows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from backfill.exceptions import BackfillError
+from workers.masking import Masker
+
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+_STDOUT, _STDERR = 1, 2
+
+
+class LogUnwritable(BackfillError):
+    """Raised when the log of an attempt cannot be begun; its task is not started then."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"The log {path} cannot be written: {error.strerror or error}.")
+
+
+class TaskLog:
+    """The open log of one attempt. Opening it writes the header; `captured` leads the process's output into it."""
+
+    def __init__(self, path: Path, *, attempt_id: str, hostname: str, try_number: int, mask: Masker) -> None:
+        self.path = path
+        self._mask = mask
+        #: The first error while writing. The task is not told: its work is worth more than its log.
+        self.broken: OSError | None = None
+        try:
+            self._fd = _open(path)
+            self._begin(f"attempt {attempt_id} on {hostname}, pid {os.getpid()}, try {try_number}")
+        except OSError as error:
+            raise LogUnwritable(path, error) from error
+
+    def line(self, level: str, text: str) -> None:
+        """Write `text` under the present time; each of its lines but the first is indented."""
+        stamped = f"{_now()} {level:<7} {self._mask(text)}".replace("\n", "\n    ")
+        self._write(f"{stamped}\n".encode("utf-8", "backslashreplace"))
+
+    def exception(self, text: str, error: BaseException) -> None:
+        """Write `text` with the traceback of `error`, from the frame at which user code was entered."""
+        trace = "".join(traceback.format_exception(error)).rstrip("\n")
+        self.line("ERROR", f"{text}\n{trace}")
+
+    @contextlib.contextmanager
+    def captured(self) -> Iterator[None]:
+        """Lead stdout, stderr and logging of this process into the log, and back again at the end."""
+        with _descriptors_led_to(self._fd), _streams_led_to(self.line), _logging_led_to(self.line):
+            yield
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _begin(self, header: str) -> None:
+        data = f"{_now()} ******* {header}\n".encode("utf-8", "backslashreplace")
+        try:
+            os.write(self._fd, data)
+        except OSError:
+            os.close(self._fd)
+            raise
+
+    def _write(self, data: bytes) -> None:
+        try:
+            os.write(self._fd, data)
+        except OSError as error:
+            self.broken = self.broken or error
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, _APPEND, 0o640)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, _APPEND, 0o640)
+
+
+class _Lines(io.TextIOBase):
+    """A text stream that hands on whole lines."""
+
+    def __init__(self, level: str, write_line: Callable[[str, str], None], fd: int) -> None:
+        super().__init__()
+        self._level = level
+        self._write_line = write_line
+        self._fd = fd
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        """Take `text`; what follows its last line break waits for more."""
+        *lines, self._rest = f"{self._rest}{text}".split("\n")
+        for line in lines:
+            self._write_line(self._level, line)
+        return len(text)
+
+    def finish(self) -> None:
+        """Hand on what has no line break."""
+        if self._rest:
+            self.write("\n")
+
+    def fileno(self) -> int:
+        """Return the descriptor below, which leads to the same file: programs that are started with it write there."""
+        return self._fd
+
+    def writable(self) -> bool:
+        """Say yes."""
+        return True
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # an attribute in typeshed, read-only here
+        """What `print` would encode with."""
+        return "utf-8"
+
+    @property
+    def errors(self) -> str:  # type: ignore[override]  # as above
+        """How what cannot be encoded is written."""
+        return "backslashreplace"
+
+
+class _Records(logging.Handler):
+    """Hands log records on as lines."""
+
+    def __init__(self, write_line: Callable[[str, str], None]) -> None:
+        super().__init__()
+        self._write_line = write_line
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record; one that cannot be formatted is reported by `logging` itself, on stderr."""
+        try:
+            self._write_line(record.levelname, self.format(record))
+        except Exception:  # noqa: BLE001  # a user's record may fail in any way, and must not fail the task
+            self.handleError(record)
+
+
+@contextlib.contextmanager
+def _descriptors_led_to(fd: int) -> Iterator[None]:
+    """Let the bare descriptors 1 and 2 write to `fd`; what Python holds back for them is written before and after."""
+    _flush(sys.__stdout__, sys.__stderr__)
+    kept = [(target, os.dup(target)) for target in (_STDOUT, _STDERR)]
+    try:
+        for target, _ in kept:
+            os.dup2(fd, target)
+        yield
+    finally:
+        _flush(sys.__stdout__, sys.__stderr__)
+        for target, original in kept:
+            os.dup2(original, target)
+            os.close(original)
+
+
+@contextlib.contextmanager
+def _streams_led_to(write_line: Callable[[str, str], None]) -> Iterator[None]:
+    kept = sys.stdout, sys.stderr
+    out, err = _Lines("STDOUT", write_line, _STDOUT), _Lines("STDERR", write_line, _STDERR)
+    sys.stdout, sys.stderr = out, err
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = kept
+        out.finish()
+        err.finish()
+
+
+@contextlib.contextmanager
+def _logging_led_to(write_line: Callable[[str, str], None]) -> Iterator[None]:
+    """Give the root logger this one handler. Handlers that the task adds there go with the attempt."""
+    root = logging.getLogger()
+    kept, level = root.handlers[:], root.level
+    root.handlers[:] = [_Records(write_line)]
+    if level > logging.INFO or level == logging.NOTSET:
+        root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.handlers[:] = kept
+        root.setLevel(level)
+
+
+def _flush(*streams: TextIO | None) -> None:
+    for stream in streams:
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, broken or absent: nothing is held back
+            stream.flush()  # type: ignore[union-attr]  # None is covered by AttributeError
