@@ -11,8 +11,10 @@ from typing import Any
 from celery import Celery
 
 from backfill.config import Settings, load_settings
-from workers.lifecycle import Lifecycle
+from backfill.exceptions import BackfillError
+from workers.lifecycle import Lifecycle, refuse
 from workers.queues import queues_named
+from workers.transport import use_instead_of_kombus
 
 
 def celery_configuration(settings: Settings) -> dict[str, Any]:
@@ -91,8 +93,17 @@ _SHOWN: dict[str, Any] = {
     "event_queue_expires": 60,
 }
 
+
+def _configuration() -> dict[str, Any]:
+    try:
+        return celery_configuration(load_settings())
+    except BackfillError as error:
+        refuse(error)
+
+
+use_instead_of_kombus()
 app = Celery("backfill", set_as_current=True)
-app.add_defaults(lambda: celery_configuration(load_settings()))
+app.add_defaults(_configuration)
 
 lifecycle = Lifecycle(app)
 lifecycle.connect()

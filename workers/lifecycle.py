@@ -9,7 +9,7 @@ import pkgutil
 import socket
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from billiard.exceptions import WorkerLostError
 from celery import Celery, signals
@@ -90,7 +90,7 @@ class Lifecycle:
             settings = self._attached(load_settings())
             patience(interval=settings.task.heartbeat_interval, timeout=settings.task.heartbeat_timeout)
         except BackfillError as error:
-            _refuse(error)
+            refuse(error)
         self._settings = settings
         conf.broker_url = settings.celery.broker_url
         queues = options.get("queues")
@@ -121,7 +121,7 @@ class Lifecycle:
 
     def _on_worker_setup(self, instance: Any, **_: Any) -> None:
         if not issubclass(instance.pool_cls, TaskPool):
-            _refuse(UsageError("Tasks need processes that can be stopped; start the worker with -P prefork."))
+            refuse(UsageError("Tasks need processes that can be stopped; start the worker with -P prefork."))
 
     def _on_worker_ready(self, sender: Any, **_: Any) -> None:
         """Say that the worker is there; Celery calls this again when it has reconnected."""
@@ -182,6 +182,7 @@ class Lifecycle:
             child.engine.dispose()
 
 
-def _refuse(error: BackfillError) -> None:
+def refuse(error: BackfillError) -> NoReturn:
+    """End the process with the one sentence of `error`: Celery would show a traceback."""
     sys.stderr.write(f"{error}\n")
     raise SystemExit(error.exit_code)

@@ -230,9 +230,8 @@ def refuse_unknown(names: Iterable[str], known: Iterable[str], owner: str) -> No
     if unknown is None:
         return
     close = get_close_matches(unknown, taken, n=1)
-    remedy = WITHOUT_EFFECT.get(unknown) or (f"did you mean {close[0]!r}?" if close else "remove it")
-    end = "" if remedy.endswith("?") else "."
-    raise DagError(f"{owner} got the argument {unknown!r}, which it does not take: {remedy}{end}")
+    remedy = WITHOUT_EFFECT.get(unknown, f"write {close[0]} if that is meant" if close else "remove it")
+    raise DagError(f"{owner} got the argument {unknown!r}, which it does not take; {remedy}.")
 
 
 _TASK_ID = re.compile(r"[\w.-]{1,250}")

@@ -54,10 +54,9 @@ def accepted_names(operator_class: type[BaseOperator]) -> frozenset[str]:
         init = cls.__dict__.get("__init__")
         if init is None:
             continue
-        parameters = inspect.signature(init).parameters
-        names.update(parameters)
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            return frozenset(names)
+        names.update(_keywords(init).names)
+        if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(init).parameters.values()):
+            break
         if cls.__dict__.get("takes_common_arguments"):
             names.update(ARGUMENTS)
     return frozenset(names)

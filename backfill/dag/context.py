@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 from backfill.exceptions import BackfillError
 
@@ -61,6 +62,13 @@ CONTEXT_NAMES = frozenset(
         "templates_dict",
     ]
 )
+
+
+def with_names(context: Mapping[str, Any], **names: Any) -> Mapping[str, Any]:
+    """Return `context` with `names` over it; entries that are worked out when they are asked for stay unasked."""
+    return ChainMap(
+        names, cast("MutableMapping[str, Any]", context)
+    )  # read only: the type asks for more than that needs
 
 
 def get_current_context() -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from backfill.dag.graph import find_cycle, topological_order
 from backfill.dag.params import NOTSET, Param, Params
 from backfill.dag.references import DagParam
 from backfill.dag.rules import check_rules
-from backfill.dag.task_group import TaskGroup
+from backfill.dag.task_group import MappedTaskGroup, TaskGroup
 from backfill.exceptions import DagError
 from backfill.timetables import Schedule, Timetable, timetable_of
 
@@ -141,8 +141,8 @@ class DAG:
         if task_id in self.task_dict:
             return self.task_dict[task_id]
         close = get_close_matches(task_id, self.task_dict, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"it has {len(self.task_dict)} others."
-        raise DagError(f"The DAG {self.dag_id!r} has no task {task_id!r}; {hint}")
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise DagError(f"The DAG {self.dag_id!r} has no task {task_id!r}{hint}; it has {len(self.task_dict)} others.")
 
     def add_task(self, task: AbstractOperator) -> None:
         """Take in a task that belongs to no DAG yet; `DagError` if its id is taken or it belongs to another."""
@@ -188,6 +188,12 @@ class DAG:
         """Return the task ids with each after those before it, else in the order of definition; tasks of cycles are left out."""
         return topological_order({task.task_id: task.downstream_task_ids for task in self.tasks})
 
+    def mapping_sources(self) -> frozenset[tuple[str, str]]:
+        """Return (task id, XCom key) of every value that a task or group is mapped over (S12.5)."""
+        inputs = [task.expand_input for task in self.tasks if task.expand_input is not None]
+        inputs += [group.expand_input for group in self.task_groups.values() if isinstance(group, MappedTaskGroup)]
+        return frozenset(source for expand_input in inputs for source in expand_input.source_keys())
+
     # --- params
 
     def param(self, name: str, default: Any = NOTSET) -> DagParam:
@@ -201,7 +207,7 @@ class DAG:
     def validate(self) -> None:
         """Raise `DagError` for what can only be told of the whole DAG.
 
-        That is a cycle (naming its tasks), a rule that may not be used (S4.6, S6.8), or a param default that does not fit.
+        That is a cycle (naming its tasks), or a trigger rule where it may not be used (S4.6, S6.8); also in its subdags.
         """
         cycle = find_cycle({task.task_id: task.downstream_task_ids for task in self.tasks})
         if cycle is not None:
@@ -209,7 +215,7 @@ class DAG:
                 f"The DAG {self.dag_id!r} has a cycle: {' → '.join((*cycle, cycle[0]))}; remove one of these edges."
             )
         check_rules(self)
-        for subdag in (task.subdag for task in self.tasks if hasattr(task, "subdag")):
+        for subdag in self.subdags:
             subdag.validate()
 
 

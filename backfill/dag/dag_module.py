@@ -17,6 +17,7 @@ from backfill.exceptions import BackfillError, DagImportError
 
 #: Modules of DAG files are named after this, the content and the file.
 MODULE_PREFIX = "backfill_dag_"
+_STANDARD_LIBRARY = str(Path(traceback.__file__).parent)
 
 
 def execute_dag_file(file: Path, dags_folder: Path | None) -> list[DAG]:
@@ -85,37 +86,42 @@ def _reason(error: BaseException) -> str:
 @contextmanager
 def _importing_from(folders: list[str]) -> Iterator[None]:
     """Let modules in `folders` be imported, fresh; they stay importable behind everything else, for imports in functions."""
-    _forget_modules_elsewhere(folders)
-    before = list(sys.path)
+    _forget_modules_beside_dags()
+    path, loaded = list(sys.path), set(sys.modules)
     sys.path[:0] = folders
     importlib.invalidate_caches()
     try:
         yield
     finally:
-        sys.path[:] = before + [folder for folder in dict.fromkeys(folders) if folder not in before]
-        _dag_folders.update(folders)
+        sys.path[:] = path + [folder for folder in dict.fromkeys(folders) if folder not in path]
+        new = {name: module for name, module in sys.modules.items() if name not in loaded}
+        _beside_dags.update(name for name, module in new.items() if is_below(module, set(folders)))
 
 
-#: Folders from which DAG files have imported.
-_dag_folders: set[str] = set()
+#: Names of the modules that DAG files have imported from folders of DAG files.
+_beside_dags: set[str] = set()
 
 
-def _forget_modules_elsewhere(folders: list[str]) -> None:
-    """Take modules that lie beside DAG files out of `sys.modules`, so that they are read as they are now.
+def _forget_modules_beside_dags() -> None:
+    """Take modules that DAG files have imported from beside them out of `sys.modules`, so that they are read as they are now.
 
     Two DAG folders may each have their own `common.py`, and an edited one must be seen.
     """
-    for name, module in list(sys.modules.items()):
-        if not name.startswith(MODULE_PREFIX) and is_below(module, _dag_folders | set(folders)):
-            del sys.modules[name]
+    while _beside_dags:
+        sys.modules.pop(_beside_dags.pop(), None)
 
 
 def is_below(module: object, folders: set[str]) -> bool:
-    """Tell if a module's file lies below one of `folders`, and is no installed package or part of this program."""
+    """Tell if a module's Python file lies below one of `folders`, and is no installed package or part of this program."""
     file = getattr(module, "__file__", None)
     name = getattr(module, "__name__", "__main__")
-    if not isinstance(file, str) or name == "__main__" or name.partition(".")[0] in {"backfill", "workers"}:
+    if (
+        not isinstance(file, str)
+        or not file.endswith(".py")
+        or name == "__main__"
+        or name.partition(".")[0] in {"backfill", "workers"}
+    ):
         return False
-    if "site-packages" in file or "dist-packages" in file or file.startswith(sys.base_prefix):
+    if "site-packages" in file or "dist-packages" in file or file.startswith(_STANDARD_LIBRARY):
         return False
     return any(Path(file).is_relative_to(folder) for folder in folders)

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import update_wrapper, wraps
-from typing import Any, Self, overload
+from typing import Any, Self, Unpack, overload
 
 from backfill.dag.calling import check_call, check_names
 from backfill.dag.dag import DAG
+from backfill.dag.dag_arguments import DagArguments
 from backfill.dag.expand_input import ExpandInput, KwargsInput, MappedArgument, ProductInput
 from backfill.dag.task_group import MappedTaskGroup, TaskGroup
 from backfill.exceptions import DagError
+from backfill.timetables import Schedule
 
 
+@overload
+def dag(function: Callable[..., Any], /) -> Callable[..., DAG]: ...
+@overload
+def dag(
+    dag_id: str = "",
+    description: str | None = None,
+    schedule: Schedule = None,
+    start_date: datetime | None = None,
+    end_date: datetime | None = None,
+    **arguments: Unpack[DagArguments],
+) -> Callable[[Callable[..., Any]], Callable[..., DAG]]: ...
 def dag(dag_id: str | Callable[..., Any] = "", *args: Any, **kwargs: Any) -> Any:
     """Decorate a function so that calling it makes a DAG of the tasks that it makes; arguments are those of `DAG`.
 

@@ -52,7 +52,11 @@ class ExpandInput(ABC):
 
     def sources(self) -> frozenset[str]:
         """Return the ids of the tasks whose XComs give the length."""
-        return frozenset(op.task_id for part in self._parts() if isinstance(part, XComArg) for op in part.operators())
+        return frozenset(task_id for task_id, _key in self.source_keys())
+
+    def source_keys(self) -> frozenset[tuple[str, str]]:
+        """Return (task id, XCom key) of the values that give the length."""
+        return frozenset(key for part in self._parts() if isinstance(part, XComArg) for key in part.source_keys())
 
     def operators(self) -> Iterator[AbstractOperator]:
         """Yield all tasks that values come from, also those inside of literal lists."""

@@ -1,7 +1,8 @@
 """Shipping a DAG: pickled with its own code, signed, and loaded only if both signature and Python version fit.
 
 What the DAG file and the modules beside it define travels by value, so that a worker needs no DAGs folder; installed
-packages travel by name. Template files that the DAG names travel with it.
+packages travel by name. Template files that the DAG names travel with it. A module beside the DAG file that is imported
+only inside of a function does not: Python looks for it when the function runs, so it must be installed on the workers.
 """
 
 from __future__ import annotations

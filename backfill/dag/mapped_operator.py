@@ -9,6 +9,7 @@ from backfill.dag import scope
 from backfill.dag.abstract_operator import AbstractOperator, SkipReach
 from backfill.dag.arguments import ARGUMENTS, PLACE, refuse_unknown
 from backfill.dag.construction import accepted_names, default_args_for, place_of
+from backfill.dag.context import with_names
 from backfill.dag.expand_input import ExpandInput, KwargsInput, ProductInput
 from backfill.dag.references import Reference, operators_in
 from backfill.exceptions import DagError
@@ -108,8 +109,8 @@ class MappedOperator(AbstractOperator):
 
     def unmap(self, map_index: int, context: Mapping[str, Any]) -> BaseOperator:
         """Return the operator of one index, with its arguments pulled."""
-        mapped = self.expand_input.resolve(map_index, {**context, "task": self})
-        arguments, verbatim = self._merge(mapped, context)
+        context = with_names(context, task=self)
+        arguments, verbatim = self._merge(self.expand_input.resolve(map_index, context), context)
         with scope.making_instance():
             operator = self.operator_class(task_id=self.task_id, **arguments)
         operator.verbatim_fields = verbatim

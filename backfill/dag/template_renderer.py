@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jinja2
 import jinja2.meta
@@ -70,11 +71,17 @@ class TemplateRenderer:
         template = self._compiled.get(text)
         if template is None:
             template = self._compiled[text] = self._environment.from_string(text)
-        return _defined(template.render(context))
+        return self._render(template, context)
 
     def render_file(self, name: str, context: Mapping[str, Any]) -> Any:
         """Return the rendered content of the file `name`."""
-        return _defined(self._environment.get_template(name).render(context))
+        return self._render(self._environment.get_template(name), context)
+
+    def _render(self, template: jinja2.Template, context: Mapping[str, Any]) -> Any:
+        """Render without copying the context, so that entries worked out when asked for are so only if the template asks."""
+        names = ChainMap(cast("MutableMapping[str, Any]", context), template.globals)
+        parts = template.root_render_func(template.new_context(names, shared=True))  # type: ignore[arg-type]  # a mapping does
+        return _defined(self._environment.concat(parts))
 
     def sources_of(self, name: str) -> Iterator[tuple[str, str]]:
         """Yield (name, source) of a template file and of those that it includes; nothing for what cannot be read."""

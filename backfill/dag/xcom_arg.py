@@ -53,6 +53,10 @@ class XComArg(Reference, DependencyMixin):
         return list(self.operators())
 
     @abstractmethod
+    def source_keys(self) -> Iterator[tuple[str, str]]:
+        """Yield (task id, XCom key) of each value that it is made of."""
+
+    @abstractmethod
     def length(self, source_length: SourceLength) -> int | None:
         """Return the number of elements to map over, given those of (task id, XCom key); None if one is unknown."""
 
@@ -132,6 +136,10 @@ class PlainXComArg(XComArg):
         """Yield the task."""
         yield self.operator
 
+    def source_keys(self) -> Iterator[tuple[str, str]]:
+        """Yield its own."""
+        yield self.operator.task_id, self.key
+
     def length(self, source_length: SourceLength) -> int | None:
         """Return the number of values that the task pushed."""
         return source_length(self.operator.task_id, self.key)
@@ -158,6 +166,10 @@ class MapXComArg(XComArg):
     def operators(self) -> Iterator[AbstractOperator]:
         """Yield the tasks of the argument below."""
         return self.argument.operators()
+
+    def source_keys(self) -> Iterator[tuple[str, str]]:
+        """Yield those of the argument below."""
+        return self.argument.source_keys()
 
     def length(self, source_length: SourceLength) -> int | None:
         """Return the length of the argument below."""
@@ -187,6 +199,11 @@ class _JoinedXComArg(XComArg):
         """Yield the tasks of all arguments."""
         for argument in self.arguments:
             yield from argument.operators()
+
+    def source_keys(self) -> Iterator[tuple[str, str]]:
+        """Yield those of all arguments."""
+        for argument in self.arguments:
+            yield from argument.source_keys()
 
     def _lengths(self, source_length: SourceLength) -> list[int] | None:
         """Return the lengths of all arguments, None if one is unknown."""

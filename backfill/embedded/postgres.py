@@ -34,6 +34,7 @@ _SETTINGS = {
     "unix_socket_permissions": "0700",
     "max_connections": "200",
     "shared_buffers": "128MB",
+    "dynamic_shared_memory_type": "mmap",  # in the data folder: /dev/shm is small in containers, and a kill litters it
     "fsync": "on",
     "wal_level": "minimal",  # nobody replicates from an embedded server
     "max_wal_senders": "0",
@@ -95,7 +96,7 @@ class Postgres(Server):
 
     def is_ready(self) -> bool:
         """Whether it has started up, and recovered where it had to, and takes connections."""
-        return self._status() == "ready" and self.accepts_connections()
+        return self._status() == "ready" and self.pid() is not None and self.accepts_connections()
 
     def _status(self) -> str:
         try:
@@ -123,19 +124,26 @@ class Postgres(Server):
         for unfinished in self.data.parent.glob(f"{self.name}.new-*"):
             shutil.rmtree(unfinished, ignore_errors=True)
         fresh = Path(tempfile.mkdtemp(prefix=f"{self.name}.new-", dir=self.data.parent))
-        self.account.give(fresh)
+        try:
+            self._fill(fresh)
+            fresh.rename(self.data)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+
+    def _fill(self, folder: Path) -> None:
+        self.account.give(folder)
         self._run_program(
             "initdb",
-            *("-D", str(fresh), "-U", _SUPERUSER, "--auth=reject", "--encoding=UTF8", "--locale=C"),
+            *("-D", str(folder), "-U", _SUPERUSER, "--auth=reject", "--encoding=UTF8", "--locale=C"),
             *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions"),
             *(() if self.durable else ("--no-sync",)),
         )
         self._run_program(
-            *("postgres", "--single", "-j", "-D", str(fresh), "-c", "log_checkpoints=off", "-c", "exit_on_error=on"),
+            *("postgres", "--single", "-j", "-D", str(folder), "-c", "log_checkpoints=off", "-c", "exit_on_error=on"),
             *("-c", f"fsync={'on' if self.durable else 'off'}", _SUPERUSER),
             statements="".join(f"{statement};\n\n" for statement in _FIRST_STATEMENTS),
         )
-        fresh.rename(self.data)
 
     def _run_program(self, name: str, *arguments: str, statements: str = "") -> None:
         """Run a program of PostgreSQL to its end; `ServiceUnavailable` with what it says when it fails."""

@@ -6,7 +6,7 @@ them is the work of `Decider`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from backfill.engine.codes import (
     CHANGES,
@@ -39,13 +39,15 @@ class Board:
         self.by_id: dict[int, RunState] = {}
         #: Place of each task instance id.
         self.places: dict[int, int] = {}
+        #: By id of the run before, wherever that is: the run that looks back at it.
+        self._after: dict[int, RunState] = {}
         #: Number of task instances by code, in the whole window.
         self.totals = [0] * len(WORDS)
         self.ready = Ready(graph)
         self.due = Due()
-        #: What to judge: tasks as a whole (places of their first slots), and single task instances.
-        self.tasks_to_judge: list[int] = []
-        self.slots_to_judge: list[int] = []
+        #: What to judge: tasks as a whole (places of their first slots), and single task instances. Ordered sets.
+        self.tasks_to_judge: dict[int, None] = {}
+        self.slots_to_judge: dict[int, None] = {}
         #: Tasks that line 6 holds back for good (S9.3 a), as places of their first slots.
         self.held: set[int] = set()
         #: Ordinals of runs without unfinished task instances.
@@ -64,49 +66,62 @@ class Board:
         self.totals[NONE] += run.unfinished
         if not run.unfinished:
             self.finished.add(ordinal)
-        for other in self.runs.values():
-            self.connect(other)
+        self._follow(run, run.previous)
+        later = self._after.get(run.facts.id)
+        if later is not None:
+            self._follow(later, later.previous)
         self.version += 1
 
     def leave(self, run: RunState) -> None:
         """Let a run go; the run after it keeps what it has to know of it (S4.9)."""
         del self.runs[run.facts.ordinal], self.by_id[run.facts.id]
-        for slot, ti_id in enumerate(run.ids):
+        for ti_id in run.ids:
             self.places.pop(ti_id, None)
-            self.ready.discard(run.base | slot)
-            self.due.discard(run.base | slot)
+        if run.unfinished or self.held:
+            self._drop_waiting(run)
         for code in range(len(WORDS)):
             self.totals[code] -= run.state.count(code)
         self.finished.discard(run.facts.ordinal)
-        self.held = {place for place in self.held if place >> SLOT_BITS != run.facts.ordinal}
-        if run.earlier is not None:
-            run.earlier.later = None
-        if run.later is not None:
-            run.later.earlier = None
-            self.tell_previous(run.later, snapshot(run, run.later))
+        later = run.later
+        self._unfollow(run)
+        if later is not None:
+            self.tell_previous(later, snapshot(run, later))
         self.version += 1
 
-    def connect(self, run: RunState) -> None:
-        """Let `run` follow the run before it live, if that is in the window."""
-        if run.previous is None or run.previous.dag_run_id is None or run.earlier is not None:
-            return
-        earlier = self.by_id.get(run.previous.dag_run_id)
-        if earlier is not None:
-            run.earlier, earlier.later = earlier, run
-            self._judge_past(run)
+    def _drop_waiting(self, run: RunState) -> None:
+        for slot in range(len(run.ids)):
+            self.ready.discard(run.base | slot)
+            self.due.discard(run.base | slot)
+            self.held.discard(run.base | slot)
 
     def tell_previous(self, run: RunState, previous: PreviousRun | None) -> None:
         """Replace what is known of the run before `run`."""
-        if run.earlier is not None:
-            run.earlier.later = None
-            run.earlier = None
-        run.previous = previous
-        self.connect(run)
+        self._unfollow(run)
+        self._follow(run, previous)
         self._judge_past(run)
         self.version += 1
 
+    def _follow(self, run: RunState, previous: PreviousRun | None) -> None:
+        """Let `run` look back at `previous`, live if that is in the window."""
+        run.previous = previous
+        if previous is None or previous.dag_run_id is None:
+            return
+        self._after[previous.dag_run_id] = run
+        run.earlier = self.by_id.get(previous.dag_run_id)
+        if run.earlier is not None:
+            run.earlier.later = run
+            self._judge_past(run)
+
+    def _unfollow(self, run: RunState) -> None:
+        """Cut `run` from the run before it."""
+        if run.previous is not None and run.previous.dag_run_id is not None:
+            self._after.pop(run.previous.dag_run_id, None)
+        if run.earlier is not None:
+            run.earlier.later = None
+            run.earlier = None
+
     def _judge_past(self, run: RunState) -> None:
-        self.tasks_to_judge += [run.base | task for task in self.graph.looking_back]
+        self.judge_tasks(run, self.graph.looking_back)
 
     @property
     def in_flight(self) -> int:
@@ -122,6 +137,11 @@ class Board:
         """Return the run and slot of a task instance; `KeyError` if it is not in the window."""
         place = self.places[ti_id]
         return self.runs[place >> SLOT_BITS], place & SLOT_MASK
+
+    def judge_tasks(self, run: RunState, tasks: Iterable[int]) -> None:
+        """Have all task instances of these tasks judged."""
+        for task in tasks:
+            self.tasks_to_judge[run.base | task] = None
 
     # -- states change --------------------------------------------------------------------------------------------------
 
@@ -140,7 +160,7 @@ class Board:
             self.ready.discard(place)
             self.due.discard(place)
         if new < QUEUED:
-            self.slots_to_judge.append(place)
+            self.slots_to_judge[place] = None
         if old >= SUCCESS or new >= SUCCESS:
             self._pass_on(run, slot, old, new)
 
@@ -148,7 +168,7 @@ class Board:
         """Have an idle task instance judged anew whose date has changed."""
         self.ready.discard(run.base | slot)
         self.due.discard(run.base | slot)
-        self.slots_to_judge.append(run.base | slot)
+        self.slots_to_judge[run.base | slot] = None
         self.version += 1
 
     def _pass_on(self, run: RunState, slot: int, old: int, new: int) -> None:
@@ -169,10 +189,10 @@ class Board:
         run.unfinished += change
         if task in run.open:
             run.open[task] += change
-        if run.unfinished:
-            self.finished.discard(run.facts.ordinal)
-        else:
+        if not run.unfinished:
             self.finished.add(run.facts.ordinal)
+        elif change > 0:
+            self.finished.discard(run.facts.ordinal)
 
     def _count_end(self, run: RunState, task: int, code: int) -> None:
         """Count an end; only the last of a task's upstream ends, or one that decides at once, calls for a judgement."""
@@ -181,31 +201,31 @@ class Board:
         for other in below:
             left[other] = still_left = left[other] - 1
             if not still_left:
-                judge.append(base | other)
+                judge[base | other] = None
         if code != SUCCESS:
             for other in below:
                 run.tally.add_end(other, SHARES[code])
         for other in self.graph.at_once[code][task]:
-            judge.append(base | other)
+            judge[base | other] = None
 
     def _count_change(self, run: RunState, task: int, change: Share) -> None:
         for other in self.graph.wide_down[task]:
             run.tally.add(other, change)
-            self.tasks_to_judge.append(run.base | other)
+            self.tasks_to_judge[run.base | other] = None
 
     def _count_among_kin(self, run: RunState, task: int, slot: int, change: Share, end: int | None) -> None:
         """Count a change for those task instances of the same mapped group to which this one is relevant (S4.5)."""
         for other in self.graph.kin_down[task]:
             tally = run.kin_tallies.get(other)
             if tally is None:  # not expanded: its one row looks at all of them
-                self.tasks_to_judge.append(run.base | other)
+                self.tasks_to_judge[run.base | other] = None
                 continue
             rule, wide_left = self.graph.tasks[other].rule, run.tally.left[other]
             for its_slot in run.relevant(task, run.indexes[slot], other):
                 position = run.indexes[its_slot]
                 tally.add(position, change)
                 if end is None or end in AT_ONCE[rule] or not (wide_left or tally.left[position]):
-                    self.slots_to_judge.append(run.base | its_slot)
+                    self.slots_to_judge[run.base | its_slot] = None
 
     def wake_watchers(self, run: RunState, task: int) -> None:
         """Have those judged that look at `task` by other lines than the trigger rule."""
@@ -213,9 +233,9 @@ class Board:
             if task in self.graph.tasks[other].sources:
                 run.lengths.pop(other, None)
                 run.asked.discard(other)
-            self.tasks_to_judge.append(run.base | other)
+            self.tasks_to_judge[run.base | other] = None
         if run.later is not None:
-            self.tasks_to_judge += [run.later.base | other for other in self.graph.past_watchers[task]]
+            self.judge_tasks(run.later, self.graph.past_watchers[task])
 
     # -- mappings are expanded ------------------------------------------------------------------------------------------
 
@@ -244,6 +264,6 @@ class Board:
         for other in (task, *self.graph.kin_down[task]):
             run.recount_kin(other)
             run.verdicts.pop(other, None)
-            self.tasks_to_judge.append(run.base | other)
+            self.tasks_to_judge[run.base | other] = None
         self.wake_watchers(run, task)
         self.version += 1

@@ -19,7 +19,7 @@ from backfill.engine.codes import (
     WORDS,
 )
 from backfill.engine.judge import Judge
-from backfill.engine.run import NO_DETAILS, RunState
+from backfill.engine.run import NO_DETAILS, SLOT_BITS, SLOT_MASK, RunState
 from backfill.engine.verdicts import Verdict
 from backfill.keys import UNMAPPED
 from backfill.states import TaskInstanceState
@@ -56,16 +56,13 @@ class Decider:
     def decide(self, now: datetime) -> Decisions:
         """Judge until nothing changes: a chain of skips of any length settles in one call."""
         board, decisions = self._board, Decisions()
-        board.slots_to_judge += board.due.pop_until(now)
-        while board.tasks_to_judge or board.slots_to_judge:
-            while board.tasks_to_judge:
-                found = board.at(board.tasks_to_judge.pop())
-                if found is not None:
-                    self._judge_task(*found, now, decisions)
-            if board.slots_to_judge:
-                found = board.at(board.slots_to_judge.pop())
-                if found is not None:
-                    self._judge_slot(*found, now, decisions)
+        board.slots_to_judge.update(dict.fromkeys(board.due.pop_until(now)))
+        runs, tasks, slots = board.runs, board.tasks_to_judge, board.slots_to_judge
+        while tasks or slots:
+            (place, _), judge = (tasks.popitem(), self._judge_task) if tasks else (slots.popitem(), self._judge_slot)
+            run = runs.get(place >> SLOT_BITS)
+            if run is not None:  # else it has left since
+                judge(run, place & SLOT_MASK, now, decisions)
         return decisions
 
     def _judge_task(self, run: RunState, task: int, now: datetime, decisions: Decisions) -> None:
@@ -76,7 +73,7 @@ class Decider:
                 self._carry_out(run, task, task, self._judge.verdict(run, task, UNMAPPED), now, decisions)
             return
         if self._board.graph.has_kin[task]:
-            self._board.slots_to_judge += [run.base | slot for slot in slots if run.state[slot] < QUEUED]
+            self._board.slots_to_judge.update((run.base | slot, None) for slot in slots if run.state[slot] < QUEUED)
             return
         verdict = self._judge.verdict(run, task, UNMAPPED)
         if run.verdicts.get(task) is not verdict:
@@ -121,8 +118,6 @@ class Decider:
     def _let_go(self, run: RunState, task: int, slot: int, now: datetime, decisions: Decisions) -> None:
         """Lines 1 to 6 pass: wait for a date, settle by itself, or be ready."""
         board, spec, place = self._board, self._board.graph.tasks[task], run.base | slot
-        if place in board.ready:
-            return
         state = run.state[slot]
         if state in _DATED and (date := self._date(run, slot)) is not None and date > now:
             board.due.add(place, date)

@@ -32,7 +32,7 @@ class Intake:
             if run.ids[task] == NO_ROW:
                 board.move(run, task, REMOVED)
                 is_untouched = False
-        board.tasks_to_judge += [run.base | task for task in (board.graph.entries if is_untouched else all_tasks)]
+        board.judge_tasks(run, board.graph.entries if is_untouched else all_tasks)
 
     def take_in(self, rows: Iterable[TaskInstanceFacts]) -> list[TaskInstanceFacts]:
         """Take in rows of any run; return those that differ from what was known. Runs outside of the window do not count."""

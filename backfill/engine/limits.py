@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Final, Protocol
 
@@ -77,35 +77,59 @@ class Occupancy:
             self.by_task[row.dag_id, row.task_id] += row.count
             self.by_run[row.dag_run_id, row.task_id] += row.count
 
-    def take(self, dag_id: str, spec: TaskSpec, dag_run_id: int, count: int) -> None:
-        """Count `count` more task instances of a task. The run matters only if the task has a limit per run."""
+    def take(self, graph: Graph, spec: TaskSpec, dag_run_id: int, count: int) -> None:
+        """Count `count` more task instances of a task, wherever it has a limit."""
+        self.by_dag[graph.dag_id] += count
         self.by_pool[spec.pool] += count * spec.pool_slots
-        self.by_dag[dag_id] += count
-        self.by_task[dag_id, spec.task_id] += count
-        self.by_run[dag_run_id, spec.task_id] += count
-
-
-def rooms(graph: Graph, spec: TaskSpec, dag_run_id: int, occupancy: Occupancy) -> Iterator[tuple[Limit, int]]:
-    """Yield each limit of a task in one run, with how many more of its task instances it has room for (S5.2)."""
-    dag_id, task_id = graph.dag_id, spec.task_id
-    if graph.max_active_tasks is not None:
-        yield Limit.MAX_ACTIVE_TASKS, graph.max_active_tasks - occupancy.by_dag[dag_id]
-    yield Limit.POOL, pool_room(spec, occupancy)
-    if spec.max_active_tis_per_dag is not None:
-        yield Limit.MAX_ACTIVE_TIS_PER_DAG, spec.max_active_tis_per_dag - occupancy.by_task[dag_id, task_id]
-    if spec.max_active_tis_per_dagrun is not None:
-        yield Limit.MAX_ACTIVE_TIS_PER_DAGRUN, spec.max_active_tis_per_dagrun - occupancy.by_run[dag_run_id, task_id]
+        if spec.max_active_tis_per_dag is not None:
+            self.by_task[graph.dag_id, spec.task_id] += count
+        if spec.max_active_tis_per_dagrun is not None:
+            self.by_run[dag_run_id, spec.task_id] += count
 
 
 def room(graph: Graph, spec: TaskSpec, dag_run_id: int, occupancy: Occupancy) -> int:
-    """Return how many more task instances of a task may go in one run."""
-    return max(0, min(left for _, left in rooms(graph, spec, dag_run_id, occupancy)))
+    """Return how many more task instances of a task may go in one run: each of its limits must have room (S5.2)."""
+    left = min(dag_room(graph, occupancy), pool_room(spec, occupancy))
+    if spec.max_active_tis_per_dag is not None:
+        left = min(left, task_room(graph, spec, occupancy))
+    if spec.max_active_tis_per_dagrun is not None:
+        left = min(left, run_room(spec, dag_run_id, occupancy))
+    return max(0, left)
+
+
+def full_limits(graph: Graph, spec: TaskSpec, dag_run_id: int, occupancy: Occupancy) -> list[Limit]:
+    """Return the limits of a task in one run that have no room for another of its task instances."""
+    rooms = {
+        Limit.MAX_ACTIVE_TASKS: dag_room(graph, occupancy),
+        Limit.POOL: pool_room(spec, occupancy),
+        Limit.MAX_ACTIVE_TIS_PER_DAG: task_room(graph, spec, occupancy),
+        Limit.MAX_ACTIVE_TIS_PER_DAGRUN: run_room(spec, dag_run_id, occupancy),
+    }
+    return [limit for limit, left in rooms.items() if left <= 0]
+
+
+def dag_room(graph: Graph, occupancy: Occupancy) -> int:
+    """Return how many more task instances `max_active_tasks` allows."""
+    limit = graph.max_active_tasks
+    return PLENTY if limit is None else limit - occupancy.by_dag[graph.dag_id]
 
 
 def pool_room(spec: TaskSpec, occupancy: Occupancy) -> int:
     """Return how many more task instances of a task its pool takes, each with its full `pool_slots`."""
     size = occupancy.pool_sizes.get(spec.pool, CLOSED_POOL)
     return PLENTY if size == UNLIMITED_POOL else (size - occupancy.by_pool[spec.pool]) // spec.pool_slots
+
+
+def task_room(graph: Graph, spec: TaskSpec, occupancy: Occupancy) -> int:
+    """Return how many more task instances of a task `max_active_tis_per_dag` allows."""
+    limit = spec.max_active_tis_per_dag
+    return PLENTY if limit is None else limit - occupancy.by_task[graph.dag_id, spec.task_id]
+
+
+def run_room(spec: TaskSpec, dag_run_id: int, occupancy: Occupancy) -> int:
+    """Return how many more task instances of a task `max_active_tis_per_dagrun` allows in one run."""
+    limit = spec.max_active_tis_per_dagrun
+    return PLENTY if limit is None else limit - occupancy.by_run[dag_run_id, spec.task_id]
 
 
 def pool_never_suffices(spec: TaskSpec, pool_sizes: Mapping[str, int]) -> bool:

@@ -38,14 +38,16 @@ def mapping_is_known(run: RunState, spec: TaskSpec, _: int) -> Verdict:
 
     If so, its length is found out (S4.7). So it is, once more, for idle indexes whose sources have run again.
     """
-    sources = _all_succeeded(_source_states(run, spec))
     is_expanded = spec.index in run.expanded
+    if is_expanded and spec.index in run.lengths:  # forgotten when a source changes
+        return Verdict.PASS
+    sources = _all_succeeded(_source_states(run, spec))
     if sources is not Verdict.PASS:
         return Verdict.PASS if is_expanded else sources
     if spec.index not in run.lengths:
         return Verdict.EXPAND
     length = run.lengths[spec.index]
-    if is_expanded or length == 0:
+    if length == 0:
         return Verdict.PASS
     if length is None:  # no values are stored
         return Verdict.PASS if run.graph.options.mark_success else Verdict.FAIL

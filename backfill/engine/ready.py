@@ -12,7 +12,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 from typing import Final, NamedTuple
 
 from backfill.engine.graph import Graph, TaskSpec
-from backfill.engine.limits import Occupancy, room
+from backfill.engine.limits import Occupancy, dag_room, room
 from backfill.engine.run import SLOT_BITS
 
 #: Stands for the run of a lane that all runs share.
@@ -53,8 +53,13 @@ class Ready:
         yield from self._scheduled
 
     def add(self, place: int, task: int, dag_run_id: int, *, scheduled: bool) -> None:
-        """Let `place`, of `task`, wait for a place in flight."""
+        """Let `place`, of `task`, wait for a place in flight; nothing happens if it does so already."""
+        if place in self._unplaced or place in self._scheduled:
+            return
         (self._scheduled if scheduled else self._unplaced).add(place)
+        self._push(place, task, dag_run_id)
+
+    def _push(self, place: int, task: int, dag_run_id: int) -> None:
         key = (task, dag_run_id if self._has_lane_per_run[task] else EVERY_RUN)
         band = self._band_of[task]
         lane = band.get(key)
@@ -91,7 +96,7 @@ class Ready:
         self._put_back()
         picked: list[int] = []
         for band in self._bands:
-            if len(picked) == limit or not self._dag_has_room(occupancy):
+            if len(picked) == limit or dag_room(self._graph, occupancy) <= 0:
                 break
             lanes = [lane for key in list(band) if (lane := self._lane_with_room(band, key, occupancy))]
             pick = self._pick_from_one if len(lanes) == 1 else self._pick_from_several
@@ -105,7 +110,7 @@ class Ready:
         picked: list[int] = []
         while len(picked) < most and self._head(lane) is not None:
             picked.append(self._take(lane))
-        occupancy.take(self._graph.dag_id, lane.spec, lane.dag_run_id, len(picked))
+        occupancy.take(self._graph, lane.spec, lane.dag_run_id, len(picked))
         return picked
 
     def _pick_from_several(self, lanes: list[Lane], occupancy: Occupancy, limit: int) -> list[int]:
@@ -119,7 +124,7 @@ class Ready:
                 heappop(heads)
                 continue
             picked.append(self._take(lane))
-            occupancy.take(self._graph.dag_id, lane.spec, lane.dag_run_id, 1)
+            occupancy.take(self._graph, lane.spec, lane.dag_run_id, 1)
             head = self._head(lane)
             if head is None:
                 heappop(heads)
@@ -142,10 +147,6 @@ class Ready:
     def _room(self, lane: Lane, occupancy: Occupancy) -> int:
         return room(self._graph, lane.spec, lane.dag_run_id, occupancy)
 
-    def _dag_has_room(self, occupancy: Occupancy) -> bool:
-        limit = self._graph.max_active_tasks
-        return limit is None or occupancy.by_dag[self._graph.dag_id] < limit
-
     def _head(self, lane: Lane) -> int | None:
         """Return the first ready place of a lane after dropping those that are not ready any more, or picked already."""
         heap = lane.heap
@@ -165,5 +166,5 @@ class Ready:
         """Return to their lanes the places that were picked and are still ready, since nothing came of it."""
         for place, lane in self._picked.items():
             if place in self:
-                self.add(place, lane.spec.index, lane.dag_run_id, scheduled=place in self._scheduled)
+                self._push(place, lane.spec.index, lane.dag_run_id)
         self._picked.clear()

@@ -11,7 +11,7 @@ from backfill.engine.board import Board
 from backfill.engine.codes import QUEUED, SUCCESS, UP_FOR_RESCHEDULE, WORDS
 from backfill.engine.graph import TaskSpec
 from backfill.engine.judge import Judge
-from backfill.engine.limits import Limit, Occupancy, rooms
+from backfill.engine.limits import Limit, Occupancy, full_limits
 from backfill.engine.past import look_back
 from backfill.engine.run import SLOT_BITS, SLOT_MASK, RunState
 from backfill.engine.verdicts import Verdict
@@ -110,7 +110,7 @@ def _full_limits(
     if limit is not None and board.in_flight >= limit:
         yield Limit.PARALLELISM
     if occupancy is not None:
-        yield from (each for each, left in rooms(board.graph, spec, run.facts.id, occupancy) if left <= 0)
+        yield from full_limits(board.graph, spec, run.facts.id, occupancy)
 
 
 def _order(board: Board, place: int) -> tuple[int, int, int, int]:

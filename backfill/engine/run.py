@@ -13,7 +13,7 @@ from typing import Final
 from backfill.engine.codes import REMOVED, SHARES, SUCCESS, WORDS
 from backfill.engine.graph import Graph
 from backfill.engine.kinship import kin_slots
-from backfill.engine.tally import Tally
+from backfill.engine.tally import Counts, Tally
 from backfill.engine.verdicts import Verdict
 from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
 from backfill.keys import UNMAPPED
@@ -139,7 +139,7 @@ class RunState:
 
     # -- counts ---------------------------------------------------------------------------------------------------------
 
-    def upstream_counts(self, task: int, index: int) -> tuple[int, int, int, int, int]:
+    def upstream_counts(self, task: int, index: int) -> Counts:
         """Return n, left, k, f and x over the relevant direct upstream instances of `task` at `index` (S4.3)."""
         wide = self.tally.at(task)
         if not self.graph.has_kin[task]:
@@ -158,7 +158,7 @@ class RunState:
                 for slot in self.relevant(task, index, other):
                     tally.add(index, SHARES[self.state[slot]])
 
-    def _count_kin(self, task: int) -> tuple[int, int, int, int, int]:
+    def _count_kin(self, task: int) -> Counts:
         """Count what kin an unexpanded task has: all of them, as it has no index yet."""
         tally = Tally([0])
         for other in self.graph.kin_up[task]:

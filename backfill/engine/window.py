@@ -115,7 +115,7 @@ class Window:
         run, task = self._board.by_id[dag_run_id], self._graph.index[task_id]
         run.asked.add(task)
         run.lengths[task] = length
-        self._board.tasks_to_judge.append(run.base | task)
+        self._board.judge_tasks(run, [task])
 
     def update_previous(self, dag_run_id: int, previous: PreviousRun | None) -> None:
         """Replace what is known of the run before a run, after a look into the database."""

@@ -115,6 +115,11 @@ class Admission:
         own = self._request.max_active_runs
         return own if own is not None else self._dag.max_active_runs
 
+    def read_again(self) -> None:
+        """Forget what was read of pending dates: a run that somebody cleared meanwhile is pending again."""
+        self._pending.clear()
+        self._read_all = False
+
     # -- dates become runs ----------------------------------------------------------------------------------------------
 
     def admit_next(self, tx: Tx) -> Admitted:
@@ -215,9 +220,5 @@ class Admission:
     def read_left(self, tx: Tx) -> LeftBehind:
         """Return what an earlier holder of this job left; nothing at all for a job that was just made."""
         in_window = runs.select_window_runs(tx, self._job_id)
-        counts = report.job_counts(tx, self._job_id, task_ids=self._graph.task_ids)
-        departed: Counter[TaskInstanceState] = Counter(counts.states)
-        for row in task_instances.select_facts_of_runs(tx, [run.id for run in in_window]):
-            if row.task_id in self._graph.index:
-                departed[TaskInstanceState(row.state)] -= 1
-        return LeftBehind(in_window, counts.runs.finished, counts.runs.failed, +departed)
+        gone = report.departed_counts(tx, self._job_id, task_ids=self._graph.task_ids)
+        return LeftBehind(in_window, gone.runs.total, gone.runs.failed, Counter(gone.states))

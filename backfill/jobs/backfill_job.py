@@ -185,7 +185,8 @@ class BackfillJob(BaseJob):
         while True:
             self._admit(run_dates, ti_status, session)
             self._process_backfill_task_instances(ti_status, executor, pickle_id, start_date, session)
-            self._settle_runs(ti_status, session)
+            if self._settle_runs(ti_status, session):
+                continue  # places in the window are free
             self._log_progress(ti_status)
             if self._is_over(run_dates):
                 return
@@ -327,6 +328,7 @@ class BackfillJob(BaseJob):
         rows = self._reconciler.reconcile(self.at_work().reported_events(), running, session)
         if self.course.rhythm.sweep_due():
             rows += self._reconciler.sweep(session)
+            self.course.admission.read_again()
         return rows
 
     def _update_counters(self, ti_status: DagRunTaskStatus, session: Session | None = None) -> None:
@@ -379,12 +381,13 @@ class BackfillJob(BaseJob):
 
     # -- the end of runs, and of the job --------------------------------------------------------------------------------
 
-    def _settle_runs(self, ti_status: DagRunTaskStatus, session: Session | None) -> None:
-        """Finish the runs that have nothing unfinished left; they free their place in the window at once (S2.14)."""
+    def _settle_runs(self, ti_status: DagRunTaskStatus, session: Session | None) -> bool:
+        """Finish the runs that have nothing unfinished left, and return whether there were any (S2.14)."""
         outcomes = self.course.window.finished_runs()
         if self.course.policy.closes_stuck_runs:
             outcomes += self.course.stuck_outcomes(ti_status)
         self._end_runs(outcomes, ti_status, session)
+        return bool(outcomes)
 
     def _set_unfinished_dag_runs_to_failed(self, dag_runs: Iterable[RunFacts], session: Session | None = None) -> None:
         """Close the runs that nothing can finish any more: by their task instances if all are finished, else `failed` (S9.4)."""
@@ -403,11 +406,11 @@ class BackfillJob(BaseJob):
             self._announce_end(outcome)
             run = ti_status.active_runs[outcome.dag_run_id]
             ti_status.let_go(run, self.course.remove(run))
+        self._reconciler.look_back(session)
 
     def _announce_end(self, outcome: RunOutcome) -> None:
         run = self.course.window.run(outcome.dag_run_id)
-        if outcome.state == DagRunState.FAILED:
-            self.course.policy.run_failed()
+        self.course.count_end(outcome)
         self._callbacks.fire(run, outcome.state, outcome.reason)
         self._tell(RunSettled(self.id, run.run_id, outcome.state, outcome.reason))
 

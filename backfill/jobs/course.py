@@ -109,8 +109,14 @@ class Course:
             for state in (TaskInstanceState.FAILED, TaskInstanceState.UPSTREAM_FAILED):
                 for _ in range(date.states[state]):
                     self.policy.task_instance_ended_badly(itself=state is TaskInstanceState.FAILED)
-            if date.run_state == DagRunState.FAILED:
+            if date.run_state == DagRunState.FAILED and not self.graph.others:
                 self.policy.run_failed()
+
+    def count_end(self, outcome: RunOutcome) -> None:
+        """Count a run that ended: a failed one is a failure of the job, unless it failed by tasks not chosen (S9.1, S13.7)."""
+        by_others = bool(self.graph.others) and outcome.reason == "task_failure"
+        if outcome.state == DagRunState.FAILED and not by_others:
+            self.policy.run_failed()
 
     def note_ends(self, ended: Iterable[TaskInstance]) -> None:
         """Note that task instances ended: the pace is theirs, and what they occupied is free."""

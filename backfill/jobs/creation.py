@@ -167,5 +167,8 @@ def _check_pools(session: Tx, dag: DAG, request: BackfillRequest, chosen: frozen
 
 def _plan(tx: Tx, dag: DAG, request: BackfillRequest, templates: Sequence[TaskTemplate]) -> DatePlan:
     due, notes = run_dates(dag, request, database_now(tx))
-    found = dates.select_dates_found(tx, dag.dag_id, [date.logical_date for date in due], templates)
+    chosen = {template.task_id for template in templates}
+    found = dates.select_dates_found(
+        tx, dag.dag_id, [date.logical_date for date in due], templates, other_tasks=dag.task_dict.keys() - chosen
+    )
     return plan_dates(dag, request, due, notes, {there.logical_date: there for there in found})

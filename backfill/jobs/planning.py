@@ -129,7 +129,8 @@ def _action(found: DateFound | None, request: BackfillRequest) -> Action | None:
         return "take"
     if request.reprocess is Reprocess.FAILED:
         return None
-    return "take" if request.rerun_failed_tasks and found.ended_badly else "done"
+    failed = found.ended_badly or found.state == DagRunState.FAILED
+    return "take" if request.rerun_failed_tasks and failed else "done"
 
 
 def _dates(count: int) -> str:

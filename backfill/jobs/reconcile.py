@@ -108,6 +108,15 @@ class Reconciler:
         ]
         return events
 
+    def look_back(self, session: Session | None = None) -> None:
+        """Read again how the runs outside of the window stand that runs in it wait for (S4.9)."""
+        window = self._course.window
+        waiting = window.awaiting_previous()
+        if waiting:
+            found = self._workplace.read(lambda tx: self._course.admission.previous_of(tx, waiting), session)
+            for dag_run_id in waiting:
+                window.update_previous(dag_run_id, found.get(dag_run_id))
+
     def read_again(self, running: Running, session: Session | None = None) -> list[TaskInstanceFacts]:
         """Return the rows of all that is thought to be running."""
         ids = sorted(ti.facts.id for ti in running.values())

@@ -17,7 +17,7 @@ class Lost:
     """An infrastructure failure within its budget: the row goes back to `none` (S3.15)."""
 
     task_instance_id: int
-    attempt_id: str
+    attempt_id: str | None
     error: str
 
 
@@ -26,7 +26,7 @@ class Failed:
     """An attempt that counts as failed (S3.14, S3.16): a retry after `retry_delay`, or none."""
 
     task_instance_id: int
-    attempt_id: str
+    attempt_id: str | None
     error: str
     retry: bool
 
@@ -52,21 +52,22 @@ def judge(
 
     `retries` is the task's own number: without it nothing is retried (S6.2).
     """
-    if event.attempt_id != row.attempt_id or event.state not in OVER or row.state not in IN_FLIGHT:
+    if event.attempt_id != (row.attempt_id or "") or event.state not in OVER or row.state not in IN_FLIGHT:
         return None
     if event.infrastructure and row.infrastructure_failures < budget.infrastructure_retries:
-        return Lost(row.id, event.attempt_id, _message(event, row, key))
+        return Lost(row.id, row.attempt_id, _message(event, row, key))
     retry = is_eligible(
         retries=retries, try_number=row.try_number, max_tries=row.max_tries, disable_retry=budget.disable_retry
     )
-    return Failed(row.id, event.attempt_id, _message(event, row, key), retry)
+    return Failed(row.id, row.attempt_id, _message(event, row, key), retry)
 
 
 def lost(row: TaskInstanceFacts, reason: str) -> ExecutorEvent:
-    """Return the event that the sweep raises for an attempt whose worker or message is gone (S8.4)."""
-    if row.attempt_id is None:
-        raise ValueError(f"task instance {row.id} has no attempt that could be lost")
-    return ExecutorEvent(row.id, row.attempt_id, TaskInstanceState.FAILED, reason, infrastructure=True)
+    """Return the event that the sweep raises for an attempt whose worker or message is gone (S8.4).
+
+    A row that was set in flight by hand has no attempt; its event bears none either.
+    """
+    return ExecutorEvent(row.id, row.attempt_id or "", TaskInstanceState.FAILED, reason, infrastructure=True)
 
 
 def heartbeat_ran_out(timeout: timedelta, hostname: str | None) -> str:

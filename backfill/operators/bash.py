@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Unpack
@@ -11,6 +11,7 @@ from typing import Any, Unpack
 from backfill.dag.arguments import Context, OperatorArguments
 from backfill.dag.base_operator import BaseOperator
 from backfill.dag.calling import call_with_context
+from backfill.dag.xcom_arg import XComArg
 from backfill.exceptions import BackfillError, DagError, SkipTask
 from backfill.operators.process_group import ProcessGroup
 
@@ -30,22 +31,23 @@ class BashOperator(BaseOperator):
     def __init__(
         self,
         *,
-        bash_command: str,
-        env: dict[str, str] | None = None,
+        bash_command: str | XComArg,
+        env: Mapping[str, Any] | None = None,
         append_env: bool = False,
         output_encoding: str = "utf-8",
         skip_on_exit_code: int | Container[int] | None = 99,
-        cwd: str | None = None,
+        cwd: str | XComArg | None = None,
         output_processor: Callable[[str], Any] | None = None,
         **kwargs: Unpack[OperatorArguments],
     ) -> None:
         super().__init__(**kwargs)
-        self.bash_command = bash_command
-        self.env = env
+        #: Template fields hold a template or a reference until they are rendered.
+        self.bash_command: Any = bash_command
+        self.env: Any = env
         self.append_env = append_env
         self.output_encoding = output_encoding
         self.skip_on_exit_code = (skip_on_exit_code,) if isinstance(skip_on_exit_code, int) else skip_on_exit_code or ()
-        self.cwd = cwd
+        self.cwd: Any = cwd
         self.output_processor = output_processor
         self._process: ProcessGroup | None = None
 
@@ -87,10 +89,9 @@ class BashOperator(BaseOperator):
         return {**{name: os.environ[name] for name in os.environ if name.startswith("AIRFLOW_CTX_")}, **self.env}
 
     def _existing_folder(self) -> str:
-        assert self.cwd is not None
         if not Path(self.cwd).is_dir():
             raise BackfillError(f"The task {self.task_id!r} has cwd={self.cwd!r}, which is no folder on this worker.")
-        return self.cwd
+        return str(self.cwd)
 
 
 class BashCommandOperator(BashOperator):

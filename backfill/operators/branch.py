@@ -36,8 +36,14 @@ class BaseBranchOperator(BranchMixin):
 
     def execute(self, context: Context) -> Any:
         """Return the choice."""
-        choice = self.choose_branch(context)
-        return choice if choice is None or isinstance(choice, str) else list(choice)
+        return as_listed(self.choose_branch(context))
+
+
+def as_listed(choice: Any) -> Any:
+    """Return a choice in a form that can be an XCom."""
+    return (
+        sorted(choice) if isinstance(choice, set | frozenset) else list(choice) if isinstance(choice, tuple) else choice
+    )
 
 
 def skipped_by_choice(task: AbstractOperator, choice: object) -> tuple[str, ...]:

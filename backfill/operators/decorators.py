@@ -126,7 +126,7 @@ class TaskFunction:
 
 
 #: Operator arguments that the call of the function gives.
-_MADE_BY_CALL = {"self", "kwargs", "arguments", "python_callable", "op_args", "op_kwargs", "bash_command"}
+_MADE_BY_CALL = {"python_callable", "op_args", "op_kwargs", "bash_command"}
 
 
 def returns_mapping(function: Callable[..., Any]) -> bool:

@@ -6,16 +6,21 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import IO, Self
 
 #: Seconds that a group has between SIGTERM and SIGKILL.
 GRACE = 5.0
+#: Seconds between two looks at whether a group that was told to end has ended.
+_LOOK = 0.01
 
-#: Leads the group and reads from a pipe that this process holds open. The pipe closes when this process dies, however it
-#: dies, and then the whole group is killed; a line says that the command has ended and nothing is to be done.
-_WATCH = "trap '' TERM; read -r _ || kill -s KILL -- -$$"
+#: Starts the command once a line says that it is watched; without the line, because its parent died, never.
+_GATE = 'read -r _ && exec "$@" </dev/null'
+#: Reads from a pipe that the parent holds open. The pipe closes when the parent dies, however it dies, and then the whole
+#: group is killed; a line says that the command has ended and nothing is to be done.
+_WATCH = 'trap "" TERM; read -r _ || kill -s KILL -- "-$1"'
 
 
 class ProcessGroup:
@@ -25,26 +30,23 @@ class ProcessGroup:
     """
 
     def __init__(self, command: Sequence[str], *, cwd: str, env: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            ["/bin/sh", "-c", _GATE, "sh", *command],
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
         self._watcher = subprocess.Popen(
-            ["/bin/sh", "-c", _WATCH],
+            ["/bin/sh", "-c", _WATCH, "sh", str(self._process.pid)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             process_group=0,
         )
-        try:
-            self._process = subprocess.Popen(
-                command,
-                cwd=cwd,
-                env=dict(env),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                process_group=self._watcher.pid,
-            )
-        except BaseException:
-            self._dismiss_watcher()
-            raise
+        self._say(self._process)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -57,10 +59,8 @@ class ProcessGroup:
         if self._process.poll() is None:
             self.end()
         self.output.close()
-        self._dismiss_watcher()
-
-    def _dismiss_watcher(self) -> None:
-        self._watcher.communicate(b"\n")  # a closed pipe is no error here: the watcher may be gone already
+        self._say(self._watcher)
+        self._watcher.wait()
 
     @property
     def output(self) -> IO[bytes]:
@@ -68,22 +68,32 @@ class ProcessGroup:
         assert self._process.stdout is not None
         return self._process.stdout
 
-    @property
-    def pid(self) -> int:
-        """The command's process id."""
-        return self._process.pid
-
     def wait(self) -> int:
         """Wait for the command and return its exit code, negative for the signal that ended it."""
         return self._process.wait()
 
     def end(self) -> None:
         """Send SIGTERM to the group, and SIGKILL after `GRACE` to what is left of it."""
-        self._signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(GRACE)
+        deadline = time.monotonic() + GRACE
+        present = self._signal(signal.SIGTERM)
+        while present and time.monotonic() < deadline:
+            time.sleep(_LOOK)
+            self._process.poll()  # a process that nobody has waited for still counts as one of its group
+            present = self._signal(0)
         self._signal(signal.SIGKILL)
 
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._watcher.pid, number)
+    def _signal(self, number: int) -> bool:
+        """Send a signal to the group; return whether there was anyone in it."""
+        try:
+            os.killpg(self._process.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+
+    @staticmethod
+    def _say(process: subprocess.Popen[bytes]) -> None:
+        """Write the line that a script waits for."""
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(b"\n")
+            process.stdin.close()

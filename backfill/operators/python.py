@@ -9,8 +9,9 @@ from backfill.dag.abstract_operator import SkipReach
 from backfill.dag.arguments import Context, OperatorArguments
 from backfill.dag.base_operator import BaseOperator
 from backfill.dag.calling import call_with_context
+from backfill.dag.context import with_names
 from backfill.exceptions import DagError
-from backfill.operators.branch import BranchMixin, skipped_downstream
+from backfill.operators.branch import BranchMixin, as_listed, skipped_downstream
 
 
 class PythonOperator(BaseOperator):
@@ -56,12 +57,16 @@ class PythonOperator(BaseOperator):
 
     def call_function(self, context: Context) -> Any:
         """Call the function with its arguments and what it takes of the context."""
-        full = {**context, "templates_dict": self.templates_dict}
+        full = with_names(context, templates_dict=self.templates_dict)
         return call_with_context(self.python_callable, list(self.op_args), self.op_kwargs, full)
 
 
 class BranchPythonOperator(PythonOperator, BranchMixin):
     """Calls a function that returns the task or group id, or list of ids, to go on with; the other children are skipped."""
+
+    def execute(self, context: Context) -> Any:
+        """Return the choice."""
+        return as_listed(super().execute(context))
 
 
 class ShortCircuitOperator(PythonOperator):

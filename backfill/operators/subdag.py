@@ -52,6 +52,8 @@ class SubDagOperator(BaseOperator):
             None if propagate_skipped_state is None else SkippedStatePropagationOptions(propagate_skipped_state)
         )
         subdag.parent_dag = self.dag
+        for each in (subdag, *subdag.subdags):  # as TARGET it runs on the parent's dates
+            each.timetable = self.dag.timetable
 
     @classmethod
     def skips_decided_with(cls, arguments: Mapping[str, Any]) -> SkipReach:

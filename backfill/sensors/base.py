@@ -146,8 +146,8 @@ class BaseSensorOperator(BaseOperator):
         """Return how many waits of this length fit into the time since the first attempt: each began with one poke."""
         if not self.exponential_backoff:
             return 0
-        elapsed, pokes = self._run_for(context), 0
-        while (wait := self._next_wait(context, pokes + 1)) > 0 and elapsed >= wait:
+        elapsed, pokes, longest = self._run_for(context), 0, self.max_wait if self.max_wait is not None else math.inf
+        while (wait := self._next_wait(context, pokes + 1)) < longest and elapsed >= wait:
             elapsed -= wait
             pokes += 1
         return pokes

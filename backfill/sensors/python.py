@@ -7,6 +7,7 @@ from typing import Any
 
 from backfill.dag.arguments import Context
 from backfill.dag.calling import call_with_context
+from backfill.dag.context import with_names
 from backfill.exceptions import DagError
 from backfill.sensors.base import BaseSensorOperator, PokeReturnValue
 
@@ -35,6 +36,6 @@ class PythonSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Call the function."""
-        full = {**context, "templates_dict": self.templates_dict}
+        full = with_names(context, templates_dict=self.templates_dict)
         result = call_with_context(self.python_callable, list(self.op_args), self.op_kwargs, full)
         return result if isinstance(result, PokeReturnValue) else bool(result)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -150,7 +150,10 @@ _SELECT_FOUND = statement(
     )
     select found.logical_date, found.id, found.run_id, found.state, found.run_type,
            case when found.id is null then 0
-                else coalesce(counted.unfinished, 0) + :expected - coalesce(counted.present, 0) end as unfinished,
+                else coalesce(counted.unfinished, 0) + :expected - coalesce(counted.present, 0)
+                     + (select count(*) from task_instance ti
+                        where ti.dag_run_id = found.id and ti.task_id = any(cast(:other_tasks as text[]))
+                          and ti.state in $unfinished) end as unfinished,
            coalesce(counted.ended_badly, 0) as ended_badly,
            found.owner_job_id, found.owner_state
     from found
@@ -161,11 +164,17 @@ _SELECT_FOUND = statement(
 
 
 def select_dates_found(
-    tx: Tx, dag_id: str, dates: Sequence[datetime], templates: Sequence[TaskTemplate]
+    tx: Tx,
+    dag_id: str,
+    dates: Sequence[datetime],
+    templates: Sequence[TaskTemplate],
+    *,
+    other_tasks: Collection[str] = (),
 ) -> list[DateFound]:
     """Return what S2.6 and S2.7 ask about each of `dates` at which there is a run or an owner, in their order.
 
-    `templates` are the rows that each run should have, of the chosen tasks: task instances of other tasks are not looked at.
+    `templates` are the rows that each run should have, of the chosen tasks. Of the `other_tasks` of the DAG, which need no row,
+    unfinished ones count too: their run is not done with.
     """
     parameters = {
         "dag_id": dag_id,
@@ -174,6 +183,7 @@ def select_dates_found(
         "map_indexes": [template.map_index for template in templates],
         "dynamic": [template.dynamic for template in templates],
         "expected": len(templates),
+        "other_tasks": list(other_tasks),
     }
     return read(DateFound, tx.execute(_SELECT_FOUND, parameters))
 

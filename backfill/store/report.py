@@ -7,7 +7,7 @@ add (S9.5).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -76,9 +76,13 @@ def job_counts(tx: Tx, job_id: int, *, task_ids: Collection[str] | None = None) 
 
     Runs of subdags are not counted (S2.3), their task instances are. With `task_ids` only these tasks of the job's DAG count.
     """
+    return _counts(tx.execute(_JOB_COUNTS, _job(job_id, task_ids)))
+
+
+def _counts(rows: Iterable[Any]) -> JobCounts:
     runs: dict[str, int] = {}
     states = dict.fromkeys(TaskInstanceState, 0)
-    for kind, word, count in tx.execute(_JOB_COUNTS, _job(job_id, task_ids)):
+    for kind, word, count in rows:
         if kind == "run":
             runs[word] = count
         else:
@@ -89,6 +93,24 @@ def job_counts(tx: Tx, job_id: int, *, task_ids: Collection[str] | None = None) 
 
 def _job(job_id: int, task_ids: Collection[str] | None) -> dict[str, Any]:
     return {"job_id": job_id, "task_ids": None if task_ids is None else list(task_ids)}
+
+
+_DEPARTED = text(f"""
+select 'run', r.state as word, count(*)
+from {_DATES} left join dag_run r on r.id = d.dag_run_id
+where d.job_id = :job_id and d.dag_id = j.dag_id and d.progress = 'finished'
+group by r.state
+union all
+select 'task instance', t.state, count(*)
+from {_DATES} join task_instance t on t.dag_run_id = d.dag_run_id
+where d.job_id = :job_id and d.progress = 'finished' and {_CHOSEN}
+group by t.state
+""")  # noqa: S608  # put together from constants
+
+
+def departed_counts(tx: Tx, job_id: int, *, task_ids: Collection[str] | None = None) -> JobCounts:
+    """Count the dates of a job that are done with, and their task instances: what has left the window."""
+    return _counts(tx.execute(_DEPARTED, _job(job_id, task_ids)))
 
 
 class TaskInstanceError(NamedTuple):

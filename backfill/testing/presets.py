@@ -9,7 +9,7 @@ from typing import Any
 from backfill.dag import DAG, BaseOperator, Operator
 from backfill.engine.graph import Graph
 from backfill.keys import UNMAPPED
-from backfill.states import ENDED_BADLY, TaskInstanceState
+from backfill.states import ENDED_BADLY, RunType, TaskInstanceState
 from backfill.store.database import Tx
 from backfill.store.scratch import GivenTaskInstance, insert_run, insert_task_instances
 from backfill.testing.dags import moment_of
@@ -18,8 +18,8 @@ from backfill.testing.script import RETURN_VALUE
 _S = TaskInstanceState
 #: States whose task instances have not tried anything yet, unless the scenario says otherwise.
 _UNTRIED = {_S.NONE, _S.SKIPPED, _S.UPSTREAM_FAILED, _S.REMOVED}
-#: States in the midst of a try (S6.1).
-_OPEN = {_S.QUEUED, _S.RUNNING, _S.UP_FOR_RESCHEDULE}
+#: States in the midst of a try (S6.1). A `queued` row counts as left by another system, which had used up that try.
+_OPEN = {_S.RUNNING, _S.UP_FOR_RESCHEDULE}
 
 
 def write_presets(tx: Tx, dag: DAG, presets: Sequence[Mapping[str, Any]]) -> None:
@@ -27,6 +27,9 @@ def write_presets(tx: Tx, dag: DAG, presets: Sequence[Mapping[str, Any]]) -> Non
     graph = Graph.compile(dag)
     runs = [preset for preset in presets if "task_id" not in preset]
     for run in runs:
+        if run["run_type"] != RunType.BACKFILL and (dag.start_date and moment_of(run["date"]) < dag.start_date):
+            insert_run(tx, _run_values(dag, run))  # its tasks do not exist yet
+            continue
         own = [preset for preset in presets if "task_id" in preset and preset["date"] == run["date"]]
         insert_task_instances(tx, _task_instances(dag, graph, run, own, insert_run(tx, _run_values(dag, run))))
 

@@ -17,6 +17,7 @@ from backfill.store.attempts import Claim
 from backfill.testing.dags import date_key
 from workers.conclusion import conclude
 from workers.ledger import Ledger
+from workers.results import mapped_keys, xcoms_of
 from workers.outcome import Failed, Outcome, Rescheduled, Skipped, Succeeded
 
 #: XCom key of what a task returned.
@@ -30,6 +31,7 @@ class Script:
     def __init__(self, dag: DAG, outcomes: Mapping[str, Any]) -> None:
         self.dag = dag
         self._outcomes = outcomes
+        self._mapped_over = mapped_keys(dag)
         #: How often each (task id, date, map index) was executed.
         self.executions: Counter[tuple[str, str, int]] = Counter()
 
@@ -68,9 +70,18 @@ class Script:
             case {"follow": followed}:
                 return self._succeeded(task, followed)
             case {"return": value}:
-                return Succeeded(xcoms={RETURN_VALUE: value})
+                return self._returned(task, value)
             case _:
                 raise ValueError(f"the outcome {element!r} of task {task.task_id!r} is unknown")
+
+    def _returned(self, task: Operator, value: Any) -> Outcome:
+        try:
+            # what is asked of the task here, a mapped one answers as well
+            return Succeeded(
+                xcoms=xcoms_of(cast("BaseOperator", task), value, self._mapped_over.get(task.task_id, frozenset()))
+            )
+        except BackfillError as error:
+            return Failed(error)
 
     def _succeeded(self, task: Operator, result: Any) -> Outcome:
         if task.decides_skips == "no" or not isinstance(task, BaseOperator):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -75,3 +76,11 @@ def service(settings: Settings, tmp_path: Path) -> Service:
                 process.kill()
 
     return start
+
+
+@pytest.fixture
+def port() -> int:
+    """Return a port that was free just now."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])

@@ -6,14 +6,12 @@ import json
 import signal
 import socket
 import subprocess
-from base64 import b64encode
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-import pytest
+from pages import answer, asked
 
 from backfill.config import Settings
 from backfill.coordinator.broker import living_workers
@@ -21,28 +19,6 @@ from backfill.coordinator.broker import living_workers
 Backfill = Callable[..., subprocess.CompletedProcess[str]]
 Service = Callable[..., AbstractContextManager[Any]]
 WaitUntil = Callable[..., None]
-
-
-@pytest.fixture
-def port() -> int:
-    """Return a port that was free just now."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
-def asked(port: int, path: str, *, method: str = "GET", login: str | None = None) -> tuple[int, str] | None:
-    """Return status and body of a page; None while nobody listens."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=10)
-    headers = {"Authorization": f"Basic {b64encode(login.encode()).decode()}"} if login else {}
-    try:
-        connection.request(method, path, headers=headers)
-        response = connection.getresponse()
-        return response.status, response.read().decode()
-    except OSError:
-        return None
-    finally:
-        connection.close()
 
 
 def test_a_worker_is_there_until_it_is_told_to_stop(
@@ -94,12 +70,6 @@ def test_flower_listens_on_loopback_and_asks_for_a_login(
         assert settings.celery.broker_url not in Path(f"/proc/{flower.process.pid}/cmdline").read_text()
         flower.process.send_signal(signal.SIGTERM)
         assert flower.process.wait(60) == 0
-
-
-def answer(port: int, path: str, **how: Any) -> tuple[int, str]:
-    answered = asked(port, path, **how)
-    assert answered is not None
-    return answered
 
 
 def test_flower_takes_the_password_of_the_settings(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import answer, asked
 
 from backfill.config import Settings
 from backfill.coordinator.broker import living_workers
@@ -144,6 +145,28 @@ def test_a_submitted_job_is_run_by_a_coordinator_and_a_worker(backfill: Backfill
         watched = backfill("status", job, "--watch", "-o", "json")
     assert watched.returncode == 0, watched.stderr
     assert json.loads(watched.stdout)["state"] == "success"
+
+
+def test_flower_shows_the_worker_and_task_instances_by_their_names(
+    backfill: Backfill, service: Service, here: Path, port: int, wait_until: WaitUntil
+) -> None:
+    (here / "mended").touch()
+    login = "ann:deep"
+
+    def shown(path: str) -> str:
+        return answer(port, path, login=login)[1]
+
+    with (
+        service("flower", flower__port=port, flower__user="ann", flower__password="deep"),
+        service("worker", "-c", "1"),
+    ):
+        wait_until(lambda: asked(port, "/healthcheck"), "Flower answers")
+        wait_until(lambda: "backfill-" in shown("/workers"), "Flower shows the worker")
+        assert backfill(*THREE_DAYS).returncode == 0
+        print(shown("/api/tasks"))
+        wait_until(lambda: shown("/api/tasks").count('"name": "sales.check"') == 3, "Flower shows the task instances")
+        tasks = json.loads(shown("/api/tasks")).values()
+        assert {"2024-01-02" in task["kwargs"] for task in tasks if task["name"] == "sales.check"} == {True, False}
 
 
 def test_an_interrupt_leaves_the_job_resumable(

@@ -236,7 +236,9 @@ def test_a_busy_process_of_a_killed_database_does_not_hold_up_the_next(
         with command(home, script) as client:
             busy = int(client.stdout.readline())
             os.kill(busy, signal.SIGSTOP)
-            os.kill(main_pid(home, "postgres"), signal.SIGKILL)
+            main = main_pid(home, "postgres")
+            os.kill(main, signal.SIGKILL)
+            wait_until(lambda: find_process(main) is None, "the main process is gone")
             servers.acquire(broker=False)
             wait_until(lambda: find_process(busy) is None, "the busy process is gone")
             assert statement(url, "SELECT 1") == 1

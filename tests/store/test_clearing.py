@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from planted import look, plant_date, plant_job, plant_run, plant_running, plant_task_instance, plant_xcom
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
-from backfill.models import dag_run, job_run_date
+from backfill.models import dag_run, job_run_date, task_attempt
 from backfill.states import TaskInstanceState
 from backfill.store.clearing import (
     cancel_if_current,
@@ -37,6 +37,7 @@ def test_a_cleared_task_instance_has_all_its_tries_ahead_and_keeps_its_history(t
         pid=1,
     )
     plant_xcom(tx, row, "return_value", 1)
+    tx.execute(update(task_attempt).values(end_date=SOON, outcome="failed"))
     before = look(tx, row)["attempts"]
     [facts] = clear_task_instances(tx, [run_id], {"load": 3})
     now = look(tx, row)
@@ -54,7 +55,7 @@ def test_a_cleared_task_instance_has_all_its_tries_ahead_and_keeps_its_history(t
     )
     assert [now[column] for column in (*emptied, "first_start_date", "heartbeat_at")] == [None] * 11
     assert now["infrastructure_failures"] == 0
-    assert before.keys() == now["attempts"].keys()
+    assert now["attempts"] == before
     assert now["xcoms"] == {"return_value": 1}
 
 
@@ -123,6 +124,14 @@ def test_an_active_job_takes_again_what_is_cleared_in_its_finished_runs(tx: Conn
         ("finished", "done"),
     ]
     assert {row.progress for row in tx.execute(dates.where(job_run_date.c.job_id == former))} == {"finished"}
+
+
+def test_a_date_that_has_not_come_up_yet_keeps_what_was_planned_for_it(tx: Connection) -> None:
+    run_id = plant_run(tx, state="success")
+    plant_task_instance(tx, run_id, state="success")
+    plant_date(tx, plant_job(tx), 0, run_id, active=True, progress="pending", action="clear")
+    clear_task_instances(tx, [run_id], {"load": 0})
+    assert tx.execute(select(job_run_date.c.progress, job_run_date.c.action)).all() == [("pending", "clear")]
 
 
 def test_what_waits_in_a_closed_run_is_back_in_none_with_its_try_closed(tx: Connection) -> None:

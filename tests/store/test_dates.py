@@ -105,6 +105,26 @@ def test_of_two_jobs_that_claim_a_date_at_once_one_gets_it(
                 other.result(timeout=30)
 
 
+def test_jobs_that_go_through_the_same_dates_in_opposite_directions_do_not_deadlock(
+    engine: Engine, wait_until: Callable[..., None]
+) -> None:
+    with engine.begin() as tx:
+        first, second = plant_job(tx), plant_job(tx)
+
+    def claim_backwards() -> None:
+        with engine.begin() as tx:
+            own_dates(tx, second, "sales", planned(1, 0))
+
+    with ThreadPoolExecutor(1) as pool:
+        with engine.begin() as tx:
+            own_dates(tx, first, "sales", planned(0))
+            other = pool.submit(claim_backwards)
+            wait_until(lambda: waits_for_a_lock(engine), "the second job waits for the first")
+            own_dates(tx, first, "sales", [PlannedDate(1, date(1), date(1), date(2), "create")])
+        with pytest.raises(DateOwned):
+            other.result(timeout=30)
+
+
 def test_a_date_released_while_another_job_waited_for_it_is_refused_with_what_to_do(
     engine: Engine, wait_until: Callable[..., None]
 ) -> None:

@@ -96,6 +96,8 @@ def test_the_fence_lets_the_holder_through_also_when_nobody_took_its_silent_leas
 def test_a_released_lease_is_free_at_once_and_its_holder_is_fenced_out(tx: Connection) -> None:
     job_id = held_job(tx)
     assert release_lease_if_held(tx, job_id, 4)
+    assert not release_lease_if_held(tx, job_id, 4)
+    assert renew_lease_if_held(tx, job_id, 4) is None
     with pytest.raises(LeaseLost):
         fence(tx, job_id, 4)
     assert claim_lease_if_free(tx, job_id, "me", TIMEOUT, RUNNING) == 5

@@ -16,10 +16,12 @@ from planted import (
     statements,
 )
 from sqlalchemy import Connection, Engine, insert, select, text
+from sqlalchemy.orm import Session
 
 from backfill.facts import TaskInstanceFacts
 from backfill.models import dag, slot_pool
 from backfill.states import TaskInstanceState
+from backfill.store.recovery import reset_orphans
 from backfill.store.task_instances import (
     OccupancyRow,
     QueueRequest,
@@ -90,6 +92,16 @@ def test_rows_are_read_by_id_or_run_by_run(tx: Connection) -> None:
     assert [f.id for f in select_facts(tx, [rows[1].id, rows[0].id, 0])] == [rows[0].id, rows[1].id]
     assert [f.id for f in select_facts_of_runs(tx, [second, first])] == [rows[i].id for i in (2, 3, 0, 1)]
     assert select_facts(tx, []) == select_facts_of_runs(tx, []) == []
+
+
+def test_a_session_serves_as_well_as_a_connection(engine: Engine) -> None:
+    with Session(engine) as session, session.begin():
+        job_id = plant_job(session.connection())
+        run_id = plant_run(session.connection(), job_id=job_id)
+        row = plant_task_instance(session.connection(), run_id, state="none")
+        assert [facts.id for facts in queue_if_idle(session, job_id, [request(row.id)])] == [row.id]
+        assert [facts.state for facts in select_facts(session, [row.id])] == ["queued"]
+        assert reset_orphans(session, job_id, timedelta(seconds=30), held=[]) == 1
 
 
 # -- limits -------------------------------------------------------------------------------------------------------------

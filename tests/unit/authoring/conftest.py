@@ -26,7 +26,7 @@ class FakeTaskInstance:
         self.xcoms = xcoms
 
     def xcom_pull(self, task_ids: str, key: str = "return_value", map_indexes: Any = None) -> Any:
-        value = self.xcoms.get((task_ids, key))
+        value: Any = self.xcoms.get((task_ids, key))
         if isinstance(map_indexes, int):
             return value[map_indexes]
         if map_indexes is not None:

@@ -23,7 +23,9 @@ def bash(dag: DAG, command: str, **arguments: Any) -> BashOperator:
     return BashOperator(task_id="b", bash_command=command, dag=dag, **arguments)
 
 
-def test_the_last_line_is_returned_and_every_line_is_logged(dag: DAG, run: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_last_line_is_returned_and_every_line_is_logged(
+    dag: DAG, run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     assert run(bash(dag, "echo one; echo two >&2; printf three")) == "three"
     assert [record.getMessage() for record in caplog.records] == ["one", "two", "three"]
@@ -31,13 +33,17 @@ def test_the_last_line_is_returned_and_every_line_is_logged(dag: DAG, run: Any, 
 
 
 def test_an_exit_code_other_than_zero_fails_with_what_was_said_last(dag: DAG, run: Any) -> None:
-    with pytest.raises(BackfillError, match="The command of the task 'b' ended with exit code 3; it last said: out of luck"):
+    with pytest.raises(
+        BackfillError, match="The command of the task 'b' ended with exit code 3; it last said: out of luck"
+    ):
         run(bash(dag, "echo out of luck; exit 3"))
     with pytest.raises(BackfillError, match="exit code -9"):
         run(bash(DAG("e"), "kill -9 $$"))
 
 
-@pytest.mark.parametrize(("code", "skips"), [(99, {}), (7, {"skip_on_exit_code": 7}), (8, {"skip_on_exit_code": [7, 8]})])
+@pytest.mark.parametrize(
+    ("code", "skips"), [(99, {}), (7, {"skip_on_exit_code": 7}), (8, {"skip_on_exit_code": [7, 8]})]
+)
 def test_some_exit_codes_skip(dag: DAG, run: Any, code: int, skips: dict[str, Any]) -> None:
     with pytest.raises(SkipTask, match=f"exit code {code}, which skips"):
         run(bash(dag, f"exit {code}", **skips))

@@ -50,7 +50,9 @@ def test_children_that_are_not_named_nor_behind_a_named_one_are_skipped(
 
 def test_an_unknown_choice_fails_the_branch(branched: DAG) -> None:
     branch = branched.get_task("branch").unmap(-1, {})
-    with pytest.raises(BackfillError, match="The branch 'branch' chose 'x', which is no task or group .* after it come a, b, c, join"):
+    with pytest.raises(
+        BackfillError, match=r"The branch 'branch' chose 'x', which is no task or group .* after it come a, b, c, join"
+    ):
         branch.decide_skips("x", {})
     with pytest.raises(BackfillError, match="chose 5; it takes a task id"):
         branch.decide_skips(5, {})
@@ -65,6 +67,10 @@ def test_a_branch_of_ones_own_chooses_in_choose_branch(dag: DAG, prepare: Any) -
         Own(task_id="own") >> [EmptyOperator(task_id="left"), EmptyOperator(task_id="right")]
     operator, context = prepare(dag.get_task("own"), params={"side": "left"})
     assert operator.decide_skips(operator.execute(context), context) == ("right",)
+
+
+def test_a_set_of_choices_becomes_a_list_that_can_be_an_xcom(dag: DAG, run: Any) -> None:
+    assert run(BranchPythonOperator(task_id="b", python_callable=lambda: {"y", "x"}, dag=dag)) == ["x", "y"]
 
 
 def test_a_short_circuit_decides_nothing_on_a_true_value(dag: DAG, prepare: Any) -> None:
@@ -92,7 +98,7 @@ def test_a_short_circuit_decides_nothing_on_a_true_value(dag: DAG, prepare: Any)
 def test_latest_only_goes_on_in_the_latest_run(
     prepare: Any, schedule: Any, days_ago: int, run_type: str, goes_on: bool
 ) -> None:
-    with DAG("d", schedule=schedule) as dag:
+    with DAG("d", schedule=schedule):
         latest = LatestOnlyOperator(task_id="latest")
         latest >> EmptyOperator(task_id="a")
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -106,7 +112,7 @@ def test_latest_only_goes_on_in_the_latest_run(
 def test_latest_only_over_a_list_of_dates_goes_on_until_the_next_of_them(prepare: Any) -> None:
     now = datetime.now(UTC)
     dates = [now - timedelta(days=2), now - timedelta(days=1), now + timedelta(days=1)]
-    with DAG("d", schedule=dates) as dag:
+    with DAG("d", schedule=dates):
         latest = LatestOnlyOperator(task_id="latest")
         latest >> EmptyOperator(task_id="a")
     skipped = []
@@ -126,6 +132,7 @@ def test_a_subdag_has_the_id_of_its_place_and_knows_its_parent(dag: DAG) -> None
     with dag:
         task = SubDagOperator(task_id="child", subdag=child, conf={"x": 1}, propagate_skipped_state="any_leaf")
     assert child.parent_dag is dag
+    assert child.timetable == deeper.timetable == dag.timetable
     assert dag.subdags == [child, deeper]
     assert (task.conf, task.propagate_skipped_state) == ({"x": 1}, "any_leaf")
     assert task.decides_skips == "children"
@@ -142,5 +149,5 @@ def test_an_error_in_a_subdag_is_an_error_of_its_parent(dag: DAG) -> None:
     a = EmptyOperator(task_id="a", dag=child)
     a >> a
     SubDagOperator(task_id="child", subdag=child, dag=dag)
-    with pytest.raises(DagError, match="'d.child' has a cycle"):
+    with pytest.raises(DagError, match=r"'d.child' has a cycle"):
         dag.validate()

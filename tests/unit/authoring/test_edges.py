@@ -41,7 +41,7 @@ def test_set_upstream_and_set_downstream_are_the_words_for_it(dag: DAG) -> None:
 def test_something_that_is_no_task_cannot_be_connected(dag: DAG) -> None:
     (a,) = make(dag, "a")
     with pytest.raises(DagError, match="cannot be connected with 'b'"):
-        a >> "b"  # type: ignore[operator]
+        a >> "b"
 
 
 def test_a_task_takes_the_dag_of_the_one_it_is_connected_with(dag: DAG) -> None:
@@ -104,7 +104,7 @@ def test_a_cycle_is_named_by_its_tasks_in_order(dag: DAG) -> None:
     a, b, c, d, e = make(dag, *"abcde")
     a >> b >> c >> d >> b
     d >> e
-    with pytest.raises(DagError, match="has a cycle: (b → c → d → b|c → d → b → c|d → b → c → d);") as error:
+    with pytest.raises(DagError, match=r"has a cycle: (b → c → d → b|c → d → b → c|d → b → c → d);") as error:
         dag.validate()
     assert "'d'" in str(error.value)
 
@@ -134,7 +134,7 @@ def test_a_long_chain_is_no_problem(dag: DAG) -> None:
 
 def test_a_task_that_does_not_exist_is_named_with_the_nearest_that_does(dag: DAG) -> None:
     make(dag, "extract", "load")
-    with pytest.raises(DagError, match="has no task 'extrat'; did you mean 'extract'"):
+    with pytest.raises(DagError, match=r"has no task 'extrat' .did you mean 'extract'"):
         dag.get_task("extrat")
 
 

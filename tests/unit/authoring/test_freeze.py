@@ -175,7 +175,11 @@ def test_everything_runs_in_another_process_without_the_dag_file(everything: Pat
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     shown = subprocess.run(
-        [sys.executable, "-c", THAW.format(key=KEY), str(tmp_path / "frozen")], cwd=elsewhere, capture_output=True, text=True
+        [sys.executable, "-c", THAW.format(key=KEY), str(tmp_path / "frozen")],
+        check=False,
+        cwd=elsewhere,
+        capture_output=True,
+        text=True,
     )
     assert shown.stderr == ""
     assert shown.stdout.splitlines() == [
@@ -291,7 +295,7 @@ class Exploding:
     ],
 )
 def test_what_was_tampered_with_is_refused_before_it_is_unpickled(change: dict[str, Any]) -> None:
-    with pytest.raises(FrozenDagError, match="is not signed with this worker's core.secret_key"):
+    with pytest.raises(FrozenDagError, match=r"is not signed with this worker's core.secret_key"):
         thaw(replace(frozen_dag(), **change), KEY)
 
 
@@ -304,7 +308,7 @@ def test_another_python_is_refused_before_anything_is_unpickled(monkeypatch: pyt
     frozen = frozen_dag()
     module = sys.modules["backfill.dag.freeze"]
     monkeypatch.setattr(module, "_python_version", lambda: "3.99")
-    monkeypatch.setattr(module.pickle, "loads", None)  # type: ignore[attr-defined]
+    monkeypatch.setattr(module.pickle, "loads", None)
     with pytest.raises(FrozenDagError, match=r"was frozen by Python 3.11 and this worker runs 3.99"):
         thaw(frozen, KEY)
 
@@ -317,7 +321,9 @@ def test_a_module_that_is_missing_here_is_named() -> None:
     import hmac
 
     signature = hmac.new(KEY, f"memory\0{frozen.python_version}\0".encode() + payload, hashlib.sha256).hexdigest()
-    with pytest.raises(FrozenDagError, match="cannot be loaded here .*No module named 'no_such_module'.*install on the workers"):
+    with pytest.raises(
+        FrozenDagError, match=r"cannot be loaded here .*No module named 'no_such_module'.*install on the workers"
+    ):
         thaw(replace(broken, payload=payload, signature=signature), KEY)
 
 
@@ -325,5 +331,5 @@ def test_what_cannot_be_pickled_is_named() -> None:
     lock = threading.Lock()
     with DAG("d") as dag:
         PythonOperator(task_id="t", python_callable=lambda: lock)
-    with pytest.raises(FrozenDagError, match="The DAG 'd' cannot be shipped .*cannot pickle '_thread.lock' object"):
+    with pytest.raises(FrozenDagError, match=r"The DAG 'd' cannot be shipped .*cannot pickle '_thread.lock' object"):
         freeze(dag, KEY)

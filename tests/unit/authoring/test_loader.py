@@ -61,7 +61,9 @@ def test_a_dag_knows_its_file(tmp_path: Path) -> None:
 
 def test_a_syntax_error_is_reported_with_file_and_line(tmp_path: Path) -> None:
     write(tmp_path, bad="from backfill import DAG\n\nwith DAG('d'\n")
-    with pytest.raises(DagImportError, match="bad.py, line 3, cannot be loaded: syntax error|line 3 cannot be loaded") as error:
+    with pytest.raises(
+        DagImportError, match=r"bad.py, line 3, cannot be loaded: syntax error|line 3 cannot be loaded"
+    ) as error:
         load_file(tmp_path / "bad.py")
     assert (error.value.file, error.value.line) == (str(tmp_path / "bad.py"), 3)
     assert "'(' was never closed" in error.value.reason
@@ -119,7 +121,9 @@ def test_a_dag_that_is_wrong_in_itself_is_reported_with_its_file(tmp_path: Path)
     )
     with pytest.raises(DagImportError, match=r"cycle.py cannot be loaded: The DAG 'd' has a cycle: . → . → .;"):
         load_file(tmp_path / "cycle.py")
-    with pytest.raises(DagImportError, match=r"twice.py, line 6 cannot be loaded: The DAG 'd' has a task 'a' already") as error:
+    with pytest.raises(
+        DagImportError, match=r"twice.py, line 6 cannot be loaded: The DAG 'd' has a task 'a' already"
+    ) as error:
         load_file(tmp_path / "twice.py")
     assert isinstance(error.value.__cause__, DagError)
     assert not str(error.value).endswith("..")
@@ -132,9 +136,9 @@ def test_a_file_that_ends_the_program_does_not_end_ours(tmp_path: Path) -> None:
 
 
 def test_a_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DagNotFound, match="There is no .*missing.py; correct the path"):
+    with pytest.raises(DagNotFound, match=r"There is no .*missing.py; correct the path"):
         load_file(tmp_path / "missing.py")
-    with pytest.raises(DagNotFound, match="There is no .*nowhere"):
+    with pytest.raises(DagNotFound, match=r"There is no .*nowhere"):
         find_dag("d", tmp_path / "nowhere")
 
 
@@ -142,7 +146,9 @@ def test_modules_beside_the_file_are_imported_fresh(tmp_path: Path) -> None:
     for name in ("first", "second"):
         folder = tmp_path / name
         folder.mkdir()
-        write(folder, common=f"NAME = {name!r}\n", one="from backfill import DAG\nimport common\ndag = DAG(common.NAME)\n")
+        write(
+            folder, common=f"NAME = {name!r}\n", one="from backfill import DAG\nimport common\ndag = DAG(common.NAME)\n"
+        )
         assert load_file(folder / "one.py")[0].dag_id == name
     write(tmp_path / "first", common="NAME = 'edited'\n")
     assert load_file(tmp_path / "first" / "one.py")[0].dag_id == "edited"
@@ -228,7 +234,7 @@ def test_a_path_without_dags_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_id_names_the_nearest_or_what_there_is(tmp_path: Path) -> None:
     write(tmp_path, a="from backfill import DAG\nDAG_A, b = DAG('sales'), DAG('flights')\n")
-    with pytest.raises(DagNotFound, match="There is no DAG 'slaes' in .*; did you mean 'sales'"):
+    with pytest.raises(DagNotFound, match=r"There is no DAG 'slaes' in .*; did you mean 'sales'"):
         find_dag("slaes", tmp_path)
     with pytest.raises(DagNotFound, match="there are flights, sales"):
         find_dag("x", tmp_path)
@@ -238,7 +244,9 @@ def test_an_unknown_id_names_the_nearest_or_what_there_is(tmp_path: Path) -> Non
 
 def test_an_unknown_id_tells_of_a_file_that_cannot_be_loaded(tmp_path: Path) -> None:
     write(tmp_path, broken="from backfill import DAG\n1 / 0\n")
-    with pytest.raises(DagNotFound, match=r"there are none. The DAG file .*broken.py, line 2 cannot be loaded: ZeroDivisionError"):
+    with pytest.raises(
+        DagNotFound, match=r"there are none. The DAG file .*broken.py, line 2 cannot be loaded: ZeroDivisionError"
+    ):
         find_dag("x", tmp_path)
 
 

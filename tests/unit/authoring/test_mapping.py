@@ -68,7 +68,7 @@ def test_the_output_of_a_task_gives_as_many_as_it_has_elements(dag: DAG, run: An
         echo.expand(x=source())
     found = mapped(dag, "echo")
     assert found.upstream_task_ids == {"source"}
-    assert (found.expand_input.literal_length(), found.expand_input.sources()) == (None, {"source"})
+    assert (found.expand_input.literal_length(), found.expand_input.sources()) == (None, frozenset({"source"}))
     assert found.expand_input.length(lengths(source=3)) == 3
     assert found.expand_input.length(lengths()) is None
     assert run(found, 2, {("source", "return_value"): [1, 2, "{{ ds }}"]}) == ("{{ ds }}", None)
@@ -128,7 +128,7 @@ def test_map_passes_each_element_through_a_function(dag: DAG, run: Any) -> None:
     with pytest.raises(SkipTask):
         run(found, 0, {("source", "return_value"): [1, 2, 3]})
     with pytest.raises(DagError, match="takes a plain function, not a task"):
-        source.function and found.output.map(echo)
+        found.output.map(echo)
 
 
 def test_zip_is_as_long_as_the_shortest_or_with_fill_value_the_longest(dag: DAG, run: Any) -> None:
@@ -143,6 +143,13 @@ def test_zip_is_as_long_as_the_shortest_or_with_fill_value_the_longest(dag: DAG,
     assert run(short, 0, xcoms) == ((1, "a"), None)
     assert run(long, 2, xcoms) == ((3, "-"), None)
     assert short.expand_input.length(lengths(source=3)) is None
+
+
+def test_a_dag_tells_which_values_are_mapped_over(dag: DAG) -> None:
+    with dag:
+        echo.expand(x=source().zip(other()["part"]), y=[1])
+        section.expand(x=one_value().map(str))
+    assert dag.mapping_sources() == {("source", "return_value"), ("other", "part"), ("one_value", "return_value")}
 
 
 def test_concat_is_one_after_the_other(dag: DAG, run: Any) -> None:
@@ -203,6 +210,22 @@ def test_operators_are_mapped_with_partial_and_expand(dag: DAG, run: Any) -> Non
     assert dag.get_task("end").upstream_task_ids == {"repeat"}
 
 
+def test_outputs_in_a_literal_list_are_pulled_for_operators_too(dag: DAG) -> None:
+    with dag:
+        BashOperator.partial(task_id="say").expand(bash_command=["echo a", one_value()])
+
+    class TaskInstance:
+        map_index = 1
+
+        def xcom_pull(self, **names: Any) -> str:
+            return "echo {{ ds }}"
+
+    instance = dag.get_task("say").unmap(1, {"ti": TaskInstance()})
+    instance.render_template_fields({"ds": "x"})
+    assert isinstance(instance, BashOperator)
+    assert instance.bash_command == "echo {{ ds }}"
+
+
 def test_default_args_reach_mapped_tasks() -> None:
     with DAG("d", default_args={"retries": 4, "append_env": True, "nonsense": 1}) as dag:
         BashOperator.partial(task_id="say").expand(bash_command=["true"])
@@ -217,7 +240,7 @@ def test_default_args_reach_mapped_tasks() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: echo.expand(), r"got no argument"),
+        (echo.expand, r"got no argument"),
         (lambda: echo.expand(z=[1]), "got the argument 'z', which the function does not take; it takes x, y"),
         (lambda: echo.partial(x=1).expand(x=[1]), "'x', which partial\\(\\) fixed already"),
         (lambda: echo.partial(z=1), "'z', which the function does not take"),
@@ -290,7 +313,11 @@ def test_mapped_groups_in_mapped_groups_multiply_and_the_inner_varies_fastest(da
     assert [group.group_id for group in both.mapped_groups] == ["outer", "outer.inner"]
     assert [run(both, index) for index in range(6)] == [(a, b) for a in (1, 2) for b in "xyz"]
     assert run(dag.get_task("outer.inner.pulled"), 4, {("outer.before", "return_value"): ["p", "q"]}) == ["q"]
-    assert run(dag.get_task("outer.after"), 1, {("outer.inner.both", "return_value"): list("abcdef")}) == ["d", "e", "f"]
+    assert run(dag.get_task("outer.after"), 1, {("outer.inner.both", "return_value"): list("abcdef")}) == [
+        "d",
+        "e",
+        "f",
+    ]
 
 
 def test_a_mapped_task_in_a_mapped_group_is_refused(dag: DAG) -> None:
@@ -298,7 +325,7 @@ def test_a_mapped_task_in_a_mapped_group_is_refused(dag: DAG) -> None:
     def doubly(x: int) -> None:
         echo.partial(y=x).expand(x=[1])
 
-    with dag, pytest.raises(DagError, match="'doubly.echo' is mapped inside of a mapped group"):
+    with dag, pytest.raises(DagError, match=r"'doubly.echo' is mapped inside of a mapped group"):
         doubly.expand(x=[1, 2])
 
 
@@ -307,7 +334,12 @@ def test_an_inner_group_may_not_be_mapped_over_a_task_of_the_outer(dag: DAG) -> 
     def outer(a: int) -> None:
         section.expand(x=echo(a))
 
-    with dag, pytest.raises(DagError, match="'outer.section' is mapped over 'outer.echo', which is in the same mapped group"):
+    with (
+        dag,
+        pytest.raises(
+            DagError, match=r"'outer.section' is mapped over 'outer.echo', which is in the same mapped group"
+        ),
+    ):
         outer.expand(a=[1, 2])
 
 

@@ -20,7 +20,9 @@ def test_params_are_the_dags_then_the_tasks_then_the_runs() -> None:
 def test_a_value_from_the_run_is_checked_against_the_schema_below_it() -> None:
     dag = DAG("d", params={"limit": Param(5, type="integer", minimum=1)})
     assert resolve_params(dag, None, {"limit": 9}) == {"limit": 9}
-    with pytest.raises(UsageError, match="The param 'limit' is 0, which does not fit its schema: 0 is less than the minimum"):
+    with pytest.raises(
+        UsageError, match="The param 'limit' is 0, which does not fit its schema: 0 is less than the minimum"
+    ):
         resolve_params(dag, None, {"limit": 0})
 
 

@@ -108,7 +108,12 @@ def test_exponential_waits_differ_between_task_instances_and_never_overflow() ->
 
 @pytest.mark.usefixtures("frozen")
 def test_exponential_waits_grow_over_reschedules_up_to_the_longest(dag: DAG, prepare: Any) -> None:
-    arguments: dict[str, Any] = {"mode": "reschedule", "exponential_backoff": True, "poke_interval": 60, "timeout": 10**6}
+    arguments: dict[str, Any] = {
+        "mode": "reschedule",
+        "exponential_backoff": True,
+        "poke_interval": 60,
+        "timeout": 10**6,
+    }
     task = sensor(dag, False, **arguments)
     capped = sensor(DAG("e"), False, max_wait=timedelta(minutes=10), **arguments)
     waits, elapsed = [], timedelta(0)
@@ -135,7 +140,9 @@ def test_soft_fail_turns_the_sensors_timeout_into_a_skip(dag: DAG, run: Any) -> 
         run(sensor(dag, False, timeout=0, soft_fail=True))
 
 
-def test_another_error_fails_is_skipped_or_logged_as_asked_for(dag: DAG, run: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_error_fails_is_skipped_or_logged_as_asked_for(
+    dag: DAG, run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(ValueError, match="broken"):
         run(sensor(dag, ValueError("broken"), soft_fail=True))
     with pytest.raises(SkipTask, match="broken"):
@@ -184,7 +191,7 @@ def test_wrong_arguments_of_a_sensor_are_named(dag: DAG, arguments: dict[str, An
 def test_a_sensor_of_ones_own_defines_poke(dag: DAG, run: Any) -> None:
     class Own(BaseSensorOperator):
         def poke(self, context: Any) -> bool:
-            return context["ds"] == "2024-01-01"
+            return bool(context["ds"] == "2024-01-01")
 
     assert run(Own(task_id="own", dag=dag)) is None
 
@@ -205,11 +212,20 @@ def test_sensors_of_time_look_at_the_clock(dag: DAG, prepare: Any) -> None:
         operator.poke(context)
 
 
-def test_a_file_sensor_waits_for_a_file_a_pattern_or_a_folder_with_files(dag: DAG, tmp_path: Path, prepare: Any) -> None:
+def test_a_file_sensor_waits_for_a_file_a_pattern_or_a_folder_with_files(
+    dag: DAG, tmp_path: Path, prepare: Any
+) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "2024-01-01.csv").touch()
     (tmp_path / "empty").mkdir()
-    cases = {"full": True, "full/{{ ds }}.csv": True, "full/*.csv": True, "empty": False, "missing.csv": False, "*.csv": False}
+    cases = {
+        "full": True,
+        "full/{{ ds }}.csv": True,
+        "full/*.csv": True,
+        "empty": False,
+        "missing.csv": False,
+        "*.csv": False,
+    }
     for number, (name, expected) in enumerate(cases.items()):
         operator, context = prepare(FileSensor(task_id=f"f{number}", filepath=str(tmp_path / name), dag=dag))
         assert operator.poke(context) is expected

@@ -124,5 +124,7 @@ def test_what_comes_directly_after_a_setup_must_wait_for_its_success(dag: DAG) -
         start >> empty("a") >> empty("b", trigger_rule="all_done")
     dag.validate()
     start >> dag.get_task("b")
-    with pytest.raises(DagError, match="'b' comes directly after the setup 'start' and has the trigger rule 'all_done'"):
+    with pytest.raises(
+        DagError, match="'b' comes directly after the setup 'start' and has the trigger rule 'all_done'"
+    ):
         dag.validate()

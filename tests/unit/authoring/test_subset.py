@@ -12,7 +12,8 @@ from backfill.operators import EmptyOperator
 def wide(dag: DAG) -> DAG:
     """Build s → extract → transform → load → t and extract → report, with a setup s, its teardown t, and a setup u without."""
     s, extract, transform, load, report, t, u, after = (
-        EmptyOperator(task_id=name, dag=dag) for name in ("s", "extract", "transform", "load", "report", "t", "u", "after")
+        EmptyOperator(task_id=name, dag=dag)
+        for name in ("s", "extract", "transform", "load", "report", "t", "u", "after")
     )
     chain(s, extract, transform, load)
     extract >> report >> after

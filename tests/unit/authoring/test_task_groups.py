@@ -76,7 +76,7 @@ def test_a_group_id_that_is_taken_is_refused_or_gets_a_number(dag: DAG) -> None:
         with pytest.raises(DagError, match="has a task 'a' already"):
             TaskGroup("a")
         assert TaskGroup("g", add_suffix_on_collision=True).group_id == "g__1"
-        with pytest.raises(DagError, match="'a.b' cannot be a group id"):
+        with pytest.raises(DagError, match=r"'a.b' cannot be a group id"):
             TaskGroup("a.b")
     with pytest.raises(DagError, match="'x' belongs to no DAG"):
         TaskGroup("x")

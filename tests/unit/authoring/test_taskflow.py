@@ -37,7 +37,7 @@ def test_each_further_call_makes_a_task_with_a_number(dag: DAG) -> None:
 
 def test_outputs_as_arguments_make_edges_and_arrive_as_values(dag: DAG, run: Any) -> None:
     @task
-    def total(values: list[int], named: dict[str, Any]) -> int:
+    def total(values: list[int], named: dict[str, Any]) -> Any:
         return sum(values) + named["deep"][0]["x"]
 
     with dag:
@@ -88,7 +88,10 @@ def test_arguments_of_the_decorator_go_to_the_operator(dag: DAG) -> None:
 
 
 def test_a_call_that_the_function_cannot_take_is_refused(dag: DAG) -> None:
-    with dag, pytest.raises(DagError, match=r"@task add\(\) cannot be called like this: missing a required argument: 'x'"):
+    with (
+        dag,
+        pytest.raises(DagError, match=r"@task add\(\) cannot be called like this: missing a required argument: 'x'"),
+    ):
         add()
     with dag, pytest.raises(DagError, match="unexpected keyword argument 'z'"):
         add(1, z=2)
@@ -186,7 +189,11 @@ def test_a_short_circuit_skips_all_or_the_direct_children(dag: DAG, prepare: Any
 
     with dag:
         for circuit in (hard(), soft()):
-            circuit >> EmptyOperator(task_id=f"a_{circuit.operator.task_id}") >> EmptyOperator(task_id=f"b_{circuit.operator.task_id}")
+            (
+                circuit
+                >> EmptyOperator(task_id=f"a_{circuit.operator.task_id}")
+                >> EmptyOperator(task_id=f"b_{circuit.operator.task_id}")
+            )
         dag.get_task("b_hard") >> EmptyOperator(task_id="end").as_teardown()
     assert (dag.get_task("hard").decides_skips, dag.get_task("soft").decides_skips) == ("downstream", "children")
     operator, context = prepare(dag.get_task("hard"))

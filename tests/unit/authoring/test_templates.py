@@ -39,13 +39,17 @@ def test_objects_with_template_fields_are_rendered_as_copies(dag: DAG) -> None:
 
 def test_an_undefined_name_is_an_error_that_names_field_and_task(dag: DAG, prepare: Any) -> None:
     task = BashOperator(task_id="say", bash_command="echo {{ nothing }}", dag=dag)
-    with pytest.raises(DagError, match="field 'bash_command' of the task 'say' cannot be rendered: 'nothing' is undefined"):
+    with pytest.raises(
+        DagError, match="field 'bash_command' of the task 'say' cannot be rendered: 'nothing' is undefined"
+    ):
         prepare(task)
 
 
 def test_a_template_that_cannot_be_read_is_named(dag: DAG, prepare: Any) -> None:
     task = BashOperator(task_id="say", bash_command="echo {% if %}", dag=dag)
-    with pytest.raises(DagError, match="field 'bash_command' of the task 'say' cannot be rendered: Expected an expression"):
+    with pytest.raises(
+        DagError, match="field 'bash_command' of the task 'say' cannot be rendered: Expected an expression"
+    ):
         prepare(task)
 
 
@@ -84,7 +88,10 @@ def test_native_rendering_gives_python_values(prepare: Any) -> None:
 
 def test_native_rendering_is_sandboxed_too(prepare: Any) -> None:
     task = PythonOperator(
-        task_id="a", python_callable=print, op_args=["{{ ds.__class__ }}"], dag=DAG("d", render_template_as_native_obj=True)
+        task_id="a",
+        python_callable=print,
+        op_args=["{{ ds.__class__ }}"],
+        dag=DAG("d", render_template_as_native_obj=True),
     )
     with pytest.raises(DagError, match="is unsafe"):
         prepare(task)
@@ -114,6 +121,35 @@ def test_a_macro_that_fails_is_named_with_the_field_and_one_that_skips_skips(pre
         prepare(BashOperator(task_id="a", bash_command="{{ fail() }}", dag=dag))
     with pytest.raises(SkipTask):
         prepare(BashOperator(task_id="b", bash_command="{{ skip() }}", dag=dag))
+
+
+def test_what_a_template_or_function_does_not_ask_for_is_not_looked_up(dag: DAG, tmp_path: Path) -> None:
+    class Lazy(dict[str, Any]):
+        def __missing__(self, name: str) -> Any:
+            assert name != "costly"
+            raise KeyError(name)
+
+        def __contains__(self, name: object) -> bool:
+            return name == "costly" or super().__contains__(name)
+
+        def keys(self) -> Any:
+            return [*super().keys(), "costly"]
+
+        def __iter__(self) -> Any:
+            return iter(self.keys())
+
+    def told(ds: str) -> str:
+        return ds
+
+    (tmp_path / "a.sh").write_text("{% include 'b.sh' %}")
+    (tmp_path / "b.sh").write_text("{{ ds }}")
+    dag.fileloc = str(tmp_path / "dag.py")
+    context = Lazy(ds="d", task=None)
+    assert render(["{{ ds }} {% for x in range(2) %}{{ x }}{{ ds }}{% endfor %}", "a.sh"], context, dag, (".sh",)) == [
+        "d 0d1d",
+        "d",
+    ]
+    assert PythonOperator(task_id="p", python_callable=told, dag=dag).execute(context) == "d"
 
 
 def test_rendering_leaves_the_dags_own_task_as_it_is(dag: DAG, run: Any) -> None:

@@ -18,7 +18,7 @@ from backfill.dag.subset import chosen_tasks
 from backfill.engine.graph import Graph
 from backfill.engine.limits import Occupancy
 from backfill.engine.retries import is_eligible
-from backfill.engine.window import Options, Window
+from backfill.engine.window import Options, RunOutcome, Window
 from backfill.exceptions import UsageError
 from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
 from backfill.operators import BranchPythonOperator, EmptyOperator, PythonOperator, ShortCircuitOperator
@@ -100,9 +100,7 @@ def _operator(dag: DAG, each: dict[str, Any]) -> Any:
             return BranchPythonOperator(python_callable=_nothing, **arguments)
         case "short_circuit":
             ignore = each.get("ignore_downstream_trigger_rules", True)
-            return ShortCircuitOperator(
-                python_callable=_nothing, ignore_downstream_trigger_rules=ignore, **arguments
-            )
+            return ShortCircuitOperator(python_callable=_nothing, ignore_downstream_trigger_rules=ignore, **arguments)
         case "mapped":
             parts = each["expand"] if isinstance(each["expand"], list) else [each["expand"]]
             values = [part["literal"] if "literal" in part else dag.task_dict[part["xcom"]].output for part in parts]
@@ -143,7 +141,9 @@ class Rows:
         self.runs[date] = DagRun(facts, state, run_type)
         return self.runs[date]
 
-    def add(self, dag_run_id: int, task_id: str, map_index: int, max_tries: int, state: str = "none", tries: int = 0) -> int:
+    def add(
+        self, dag_run_id: int, task_id: str, map_index: int, max_tries: int, state: str = "none", tries: int = 0
+    ) -> int:
         ti_id = next(self._ids)
         self.task_instances[ti_id] = TaskInstanceFacts(
             ti_id, dag_run_id, task_id, map_index, state, tries, max_tries, False, None, None, 0, None
@@ -230,7 +230,9 @@ class Replay:
 
     def _plan(self) -> list[datetime]:
         try:
-            self.chosen = chosen_tasks(self.dag, self.flags.get("task_regex"), not self.flags.get("include_upstream", True))
+            self.chosen = chosen_tasks(
+                self.dag, self.flags.get("task_regex"), not self.flags.get("include_upstream", True)
+            )
         except UsageError:
             raise Refused from None
         start, end = read_date(self.scenario["start_date"]), read_date(self.scenario["end_date"])
@@ -251,10 +253,13 @@ class Replay:
         run = self.rows.runs.get(date)
         if run is None or run.state in {"queued", "running"}:
             return False
-        found = [row for row in self.rows.of_run(run.facts.id) if row.task_id in self.chosen]
+        found = self.rows.of_run(run.facts.id)
         missing = self.chosen - {row.task_id for row in found}
-        rerun = self.flags.get("rerun_failed_tasks") and any(row.state in ENDED_BADLY for row in found)
-        return not missing and not rerun and all(row.state in FINISHED - {S.REMOVED} for row in found)
+        others = self.dag.task_dict.keys() - self.chosen
+        bad = any(row.state in ENDED_BADLY for row in found if row.task_id not in others)
+        rerun = bad and self.flags.get("rerun_failed_tasks")
+        ours = [row for row in found if row.task_id in self.dag.task_dict]
+        return not missing and not rerun and all(row.state in FINISHED - {S.REMOVED} for row in ours)
 
     # -- the loop
 
@@ -288,7 +293,9 @@ class Replay:
             return True
         self._dispatch()
         self.check_limits()
-        in_flight = [row for row in self.rows.task_instances.values() if row.state in IN_FLIGHT and row.dag_run_id in self.active]
+        in_flight = [
+            row for row in self.rows.task_instances.values() if row.state in IN_FLIGHT and row.dag_run_id in self.active
+        ]
         if in_flight:
             changed = [self._go_on(row) for row in self.rng.sample(in_flight, self.rng.randint(1, len(in_flight)))]
             self.window.take_in(changed)
@@ -318,7 +325,8 @@ class Replay:
                 self.pending.pop(0)
                 run = self.rows.runs[date]
                 states = [row.state for row in self.rows.of_run(run.facts.id) if row.task_id in self.chosen]
-                found_failed |= run.state == "failed" or any(state in ENDED_BADLY for state in states)
+                found_failed |= any(state in ENDED_BADLY for state in states)
+                found_failed |= run.state == "failed" and not self.graph.others
                 continue
             run = self.rows.runs.get(date)
             if (run is None or run.state != "running") and len(self._running_runs()) >= self.dag.max_active_runs:
@@ -376,7 +384,11 @@ class Replay:
         before = {r.facts.id for d, r in self.rows.runs.items() if d < date}
         seen = {row.task_id for row in self.rows.task_instances.values() if row.dag_run_id in before}
         return PreviousRun(
-            max(earlier), run.facts.id, run.facts.id in self.active, {t: tuple(s) for t, s in states.items()}, frozenset(seen)
+            max(earlier),
+            run.facts.id,
+            run.facts.id in self.active,
+            {t: tuple(s) for t, s in states.items()},
+            frozenset(seen),
         )
 
     def _carry_out_decisions(self) -> None:
@@ -444,7 +456,11 @@ class Replay:
             row = self.rows.task_instances[ti_id]
             changed.append(
                 self.rows.change(
-                    ti_id, state=S.QUEUED, try_number=row.try_number + (not row.try_open), try_open=True, attempt_id=f"a{ti_id}"
+                    ti_id,
+                    state=S.QUEUED,
+                    try_number=row.try_number + (not row.try_open),
+                    try_open=True,
+                    attempt_id=f"a{ti_id}",
                 )
             )
         changed += [self.rows.change(ti_id, state=S.SCHEDULED) for ti_id in scheduled]
@@ -469,6 +485,8 @@ class Replay:
         known = self.dag.task_dict[row.task_id]
         self.rows.values.pop(row.id, None)
         element = self._script(row)
+        if isinstance(element, dict) and isinstance(element.get("return", []), int) and self._feeds_a_mapping(known):
+            element = "fail_no_retry"
         closed = {"try_open": False, "attempt_id": None, "next_attempt_at": None, "skips": None}
         if element == "failed" and is_eligible(
             retries=known.retries,
@@ -484,11 +502,14 @@ class Replay:
             return self.rows.change(row.id, **closed | {"state": S.SKIPPED})
         if element == "reschedule":
             due = self.now + timedelta(minutes=self.rng.randint(0, 5))
-            return self.rows.change(
-                row.id, state=S.UP_FOR_RESCHEDULE, attempt_id=None, next_attempt_at=due, skips=None
-            )
+            return self.rows.change(row.id, state=S.UP_FOR_RESCHEDULE, attempt_id=None, next_attempt_at=due, skips=None)
         self.rows.values[row.id] = element["return"] if isinstance(element, dict) and "return" in element else 1
         return self.rows.change(row.id, **closed | {"state": S.SUCCESS, "skips": self._decide_skips(row, element)})
+
+    def _feeds_a_mapping(self, source: Any) -> bool:
+        """Tell if something is mapped over the one value of a task, which has to be a collection then (S12.5)."""
+        feeds = any(source.task_id in self.graph.mapping_sources(task_id) for task_id in self.graph.task_ids)
+        return feeds and not source.has_many_instances
 
     def _decide_skips(self, row: TaskInstanceFacts, element: Any) -> tuple[str, ...] | None:
         known = self.dag.task_dict[row.task_id]
@@ -513,15 +534,15 @@ class Replay:
     # -- the end
 
     def _finish_runs(self) -> bool:
-        outcomes = [(outcome.dag_run_id, outcome.state) for outcome in self.window.finished_runs()]
+        outcomes = self.window.finished_runs()
         stuck = self.window.stuck_runs()
         if stuck and self.flags.get("continue_on_failures"):
             self.deadlocked = True
-            outcomes += [(dag_run_id, DagRunState.FAILED) for dag_run_id in stuck]
-        for dag_run_id, state in outcomes:
-            self.active.pop(dag_run_id).state = str(state)
-            self.failed |= state == DagRunState.FAILED
-            self.window.remove(dag_run_id)
+            outcomes += [RunOutcome(dag_run_id, DagRunState.FAILED, "all_tasks_deadlocked") for dag_run_id in stuck]
+        for outcome in outcomes:
+            self.active.pop(outcome.dag_run_id).state = str(outcome.state)
+            self.failed |= outcome.state == DagRunState.FAILED and outcome.counts
+            self.window.remove(outcome.dag_run_id)
         return bool(outcomes)
 
     def _close(self) -> None:
@@ -580,7 +601,11 @@ def _differences_of_one(key: Any, ours: Any, theirs: Any, *, is_empty: bool) -> 
     if "executions" in theirs and not is_empty:
         fields.append("executions")
         fields += ["try_number"] if theirs["executions"] and "try_number" in theirs else []
-    return [f"{key}: {field} {ours[field]} instead of {theirs[field]}" for field in fields if ours[field] != theirs.get(field)]
+    return [
+        f"{key}: {field} {ours[field]} instead of {theirs[field]}"
+        for field in fields
+        if ours[field] != theirs.get(field)
+    ]
 
 
 def _flat(states: dict[str, Any]) -> Any:
