@@ -59,7 +59,7 @@ def _table() -> list[str]:
 
 def _states(states: frozenset[TaskInstanceState]) -> str:
     if not states:
-        return "–"
+        return "(new)"
     for name, group in _GROUPS.items():
         if states == group:
             return name

@@ -47,6 +47,7 @@ class Lifecycle:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._settings: Settings | None = None
+        self._main_pid = 0
         self._servers: Any = None
         self._stopping = StopFlag()
         self._shutdown: Shutdown | None = None
@@ -82,6 +83,11 @@ class Lifecycle:
             raise RuntimeError("this process is no child of a worker")
         return self._child.runner
 
+    def leave_if_orphaned(self) -> None:
+        """End this child at once if its parent is gone: nothing else would, for children hold each other's pipes open."""
+        if os.getppid() != self._main_pid:
+            os._exit(os.EX_UNAVAILABLE)
+
     # -- main process ---------------------------------------------------------------------------------------------------
 
     def _on_worker_init(self, instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> None:
@@ -91,7 +97,7 @@ class Lifecycle:
             patience(interval=settings.task.heartbeat_interval, timeout=settings.task.heartbeat_timeout)
         except BackfillError as error:
             refuse(error)
-        self._settings = settings
+        self._settings, self._main_pid = settings, os.getpid()
         conf.broker_url = settings.celery.broker_url
         queues = options.get("queues")
         if queues:  # any name may be listened to: tasks name their queues freely
@@ -158,6 +164,7 @@ class Lifecycle:
 
     def _on_child_start(self, sender: str, **_: Any) -> None:
         """Give the child connections of its own; none of the parent's may be used after the fork."""
+        self.leave_if_orphaned()  # the parent died before the kernel was asked to tell
         faulthandler.enable(file=2)  # a crash in C code is told in the log of the task that it happened to
         settings = self.settings
         engine = create_engine(

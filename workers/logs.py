@@ -199,7 +199,8 @@ def _logging_led_to(write_line: Callable[[str, str], None]) -> Iterator[None]:
         yield
     finally:
         root.handlers[:] = kept
-        root.setLevel(level)
+        if root.level != level:  # setting it makes all loggers forget what they have worked out
+            root.setLevel(level)
 
 
 def _flush(*streams: TextIO | None) -> None:

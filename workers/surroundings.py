@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 
 @contextlib.contextmanager
 def own_surroundings() -> Iterator[None]:
     """At the end of the block environment and working folder are what they were before."""
-    environment = os.environ.copy()
+    environment = _environment()
     folder = _folder()
     try:
         yield
@@ -22,14 +22,18 @@ def own_surroundings() -> Iterator[None]:
                 os.chdir(folder)
 
 
-def _restore(environment: Mapping[str, str]) -> None:
-    for name, value in os.environ.copy().items():
-        if name not in environment:
-            del os.environ[name]
-        elif environment[name] != value:
-            os.environ[name] = environment[name]
-    for name in environment.keys() - os.environ.keys():
-        os.environ[name] = environment[name]
+def _environment() -> dict[bytes, bytes]:
+    """Return a copy of the environment, encoded: through `os.environ` it would take a tenth of a millisecond."""
+    return os.environ._data.copy()  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001  # see above
+
+
+def _restore(environment: dict[bytes, bytes]) -> None:
+    now = _environment()
+    for name in now.keys() - environment.keys():
+        del os.environb[name]
+    for name, value in environment.items():
+        if now.get(name) != value:
+            os.environb[name] = value
 
 
 def _folder() -> Path | None:

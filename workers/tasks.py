@@ -33,6 +33,7 @@ def run(*arguments: Any, **_keywords: Any) -> None:
     except ServiceUnavailable as error:
         logger.error("Attempts were left as they are: %s", error)  # noqa: TRY400  # its text says it all
         return
+    lifecycle.leave_if_orphaned()
     raise_if_failed(ends)
 
 

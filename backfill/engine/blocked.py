@@ -49,10 +49,19 @@ class Blockage:
     def __init__(self, board: Board, judge: Judge) -> None:
         self._board = board
         self._judge = judge
-        #: Slots by pool, as last seen by `pick`; None: not seen yet.
-        self.pool_sizes: Mapping[str, int] | None = None
+        #: Slots by pool, as last seen, and the tasks that no pool will ever take.
+        self._pool_sizes: dict[str, int] = {}
+        self._hopeless: frozenset[int] = frozenset()
         self._found: dict[int, Blocked] = {}
-        self._seen: tuple[int, Mapping[str, int] | None] = (-1, None)
+        self._found_at = -1
+
+    def see_pools(self, pool_sizes: Mapping[str, int]) -> None:
+        """Remember which pools there are; until the first time no task is blocked by its pool."""
+        if pool_sizes != self._pool_sizes:
+            self._pool_sizes = dict(pool_sizes)
+            tasks = self._board.graph.tasks
+            self._hopeless = frozenset(spec.index for spec in tasks if pool_never_suffices(spec, pool_sizes))
+            self._found_at = -1
 
     def blocked(self) -> list[Blocked]:
         """Return what is blocked, by run date, topology and map index."""
@@ -71,19 +80,19 @@ class Blockage:
 
     def never_goes(self, spec: TaskSpec) -> bool:
         """Return whether ready task instances of a task can never get a place in their pool."""
-        return self.pool_sizes is not None and pool_never_suffices(spec, self.pool_sizes)
+        return spec.index in self._hopeless
 
     def _find(self) -> dict[int, Blocked]:
         """Return the blocked task instances by place."""
         board = self._board
-        if not board.held and not any(self.never_goes(spec) for spec in board.graph.tasks):
+        if not board.held and not self._hopeless:
             return {}
-        if self._seen != (board.version, self.pool_sizes):
+        if self._found_at != board.version:
             self._found = {}
             for run in self._runs_by_date():
                 for spec in board.graph.tasks:
                     self._look_at(run, spec)
-            self._seen = (board.version, self.pool_sizes)
+            self._found_at = board.version
         return self._found
 
     def _runs_by_date(self) -> list[RunState]:
@@ -118,9 +127,9 @@ class Blockage:
         return None
 
     def _pool(self, spec: TaskSpec) -> Blocked | None:
-        if spec.settles_itself or spec.is_subdag or self.pool_sizes is None or not self.never_goes(spec):
+        if spec.settles_itself or spec.is_subdag or not self.never_goes(spec):
             return None
-        return Blocked(0, BlockReason.POOL, (AwaitedPool(spec.pool, self.pool_sizes.get(spec.pool)),))
+        return Blocked(0, BlockReason.POOL, (AwaitedPool(spec.pool, self._pool_sizes.get(spec.pool)),))
 
     def _past(self, run: RunState, spec: TaskSpec, *, is_final: bool) -> Blocked | None:
         because_of = look_back(run, spec).because_of

@@ -48,7 +48,7 @@ class Board:
         #: What to judge: tasks as a whole (places of their first slots), and single task instances. Ordered sets.
         self.tasks_to_judge: dict[int, None] = {}
         self.slots_to_judge: dict[int, None] = {}
-        #: Tasks that line 6 holds back for good (S9.3 a), as places of their first slots.
+        #: Places of task instances that line 6 holds back for good (S9.3 a).
         self.held: set[int] = set()
         #: Ordinals of runs without unfinished task instances.
         self.finished: set[int] = set()
@@ -77,8 +77,9 @@ class Board:
         del self.runs[run.facts.ordinal], self.by_id[run.facts.id]
         for ti_id in run.ids:
             self.places.pop(ti_id, None)
-        if run.unfinished or self.held:
-            self._drop_waiting(run)
+        if run.unfinished:
+            for slot in range(len(run.ids)):
+                self.stop_waiting(run.base | slot)
         for code in range(len(WORDS)):
             self.totals[code] -= run.state.count(code)
         self.finished.discard(run.facts.ordinal)
@@ -87,12 +88,6 @@ class Board:
         if later is not None:
             self.tell_previous(later, snapshot(run, later))
         self.version += 1
-
-    def _drop_waiting(self, run: RunState) -> None:
-        for slot in range(len(run.ids)):
-            self.ready.discard(run.base | slot)
-            self.due.discard(run.base | slot)
-            self.held.discard(run.base | slot)
 
     def tell_previous(self, run: RunState, previous: PreviousRun | None) -> None:
         """Replace what is known of the run before `run`."""
@@ -128,6 +123,12 @@ class Board:
         """Number of task instances in the window that are `queued` or `running`."""
         return self.totals[QUEUED] + self.totals[RUNNING]
 
+    @property
+    def places_taken(self) -> int:
+        """The same without `SubDagOperator` ones, which take no place (S5.4)."""
+        subdags = (run.state[task] for task in self.graph.subdags for run in self.runs.values())
+        return self.in_flight - sum(QUEUED <= code < SUCCESS for code in subdags)
+
     def at(self, place: int) -> tuple[RunState, int] | None:
         """Return the run and slot of a place; None if its run has left."""
         run = self.runs.get(place >> SLOT_BITS)
@@ -157,17 +158,21 @@ class Board:
             if new == SCHEDULED and place in self.ready:
                 self.ready.mark_scheduled(place)
                 return
-            self.ready.discard(place)
-            self.due.discard(place)
+            self.stop_waiting(place)
         if new < QUEUED:
             self.slots_to_judge[place] = None
         if old >= SUCCESS or new >= SUCCESS:
             self._pass_on(run, slot, old, new)
 
+    def stop_waiting(self, place: int) -> None:
+        """Let a place be neither ready, nor due, nor held; whatever it is now, it is judged anew before it goes."""
+        self.ready.discard(place)
+        self.due.discard(place)
+        self.held.discard(place)
+
     def reconsider(self, run: RunState, slot: int) -> None:
         """Have an idle task instance judged anew whose date has changed."""
-        self.ready.discard(run.base | slot)
-        self.due.discard(run.base | slot)
+        self.stop_waiting(run.base | slot)
         self.slots_to_judge[run.base | slot] = None
         self.version += 1
 
@@ -182,6 +187,9 @@ class Board:
             self._count_change(run, task, CHANGES[old][new])
         if self.graph.kin_down[task]:
             self._count_among_kin(run, task, slot, CHANGES[old][new], new if ends else None)
+        for other in self.graph.kin_watchers[task]:
+            for its_slot in run.relevant(task, run.indexes[slot], other):
+                self.slots_to_judge[run.base | its_slot] = None
         if not ends or ended_badly(new) or run.is_over(task):
             self.wake_watchers(run, task)
 
@@ -233,6 +241,7 @@ class Board:
             if task in self.graph.tasks[other].sources:
                 run.lengths.pop(other, None)
                 run.asked.discard(other)
+                run.verdicts.pop(other, None)
             self.tasks_to_judge[run.base | other] = None
         if run.later is not None:
             self.judge_tasks(run.later, self.graph.past_watchers[task])
@@ -261,9 +270,9 @@ class Board:
         self._count_unfinished(run, task, count)
         idle = SHARES[NONE]
         self._count_change(run, task, Share(*(count * each for each in idle)))
-        for other in (task, *self.graph.kin_down[task]):
+        run.verdicts.pop(task, None)
+        for other in self.graph.recounted[task]:
             run.recount_kin(other)
-            run.verdicts.pop(other, None)
             self.tasks_to_judge[run.base | other] = None
         self.wake_watchers(run, task)
         self.version += 1

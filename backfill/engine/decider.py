@@ -24,7 +24,6 @@ from backfill.engine.verdicts import Verdict
 from backfill.keys import UNMAPPED
 from backfill.states import TaskInstanceState
 
-WAIT, PASS = Verdict.WAIT, Verdict.PASS
 _DATED: Final = (UP_FOR_RETRY, UP_FOR_RESCHEDULE)
 
 
@@ -40,7 +39,7 @@ class Decisions:
     #: `take_in` with the new rows and for `set_length`.
     expand: list[tuple[int, str]] = field(default_factory=list)
     #: `SubDagOperator` task instances whose dependencies are met: the caller starts them (S3.24).
-    start: list[int] = field(default_factory=list)
+    start: dict[int, None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.settle or self.unschedule or self.expand or self.start)
@@ -92,17 +91,14 @@ class Decider:
         self, run: RunState, task: int, slot: int, verdict: Verdict, now: datetime, decisions: Decisions
     ) -> None:
         """Do what `verdict` says about one idle task instance."""
-        held = self._board.held
-        if held and verdict is not Verdict.HELD:
-            held.discard(run.base | task)
         match verdict:
             case Verdict.PASS:
                 self._let_go(run, task, slot, now, decisions)
             case Verdict.WAIT:
                 self._hold_back(run, slot, decisions)
             case Verdict.HELD:
-                held.add(run.base | task)
                 self._hold_back(run, slot, decisions)
+                self._board.held.add(run.base | slot)
             case Verdict.SKIP:
                 self._settle(run, slot, SKIPPED, decisions)
             case Verdict.FAIL:
@@ -119,10 +115,11 @@ class Decider:
         """Lines 1 to 6 pass: wait for a date, settle by itself, or be ready."""
         board, spec, place = self._board, self._board.graph.tasks[task], run.base | slot
         state = run.state[slot]
+        board.held.discard(place)
         if state in _DATED and (date := self._date(run, slot)) is not None and date > now:
             board.due.add(place, date)
         elif spec.is_subdag:
-            decisions.start.append(run.ids[slot])
+            decisions.start[run.ids[slot]] = None
         elif spec.settles_itself:
             self._settle(run, slot, SUCCESS, decisions)
         else:
@@ -134,8 +131,7 @@ class Decider:
 
     def _hold_back(self, run: RunState, slot: int, decisions: Decisions) -> None:
         board = self._board
-        board.ready.discard(run.base | slot)
-        board.due.discard(run.base | slot)
+        board.stop_waiting(run.base | slot)
         if run.state[slot] == SCHEDULED:
             run.state[slot] = NONE
             board.totals[SCHEDULED] -= 1
@@ -144,4 +140,5 @@ class Decider:
 
     def _settle(self, run: RunState, slot: int, code: int, decisions: Decisions) -> None:
         decisions.settle.append((run.ids[slot], WORDS[code]))
+        run.close_try(slot, counts=code == SUCCESS)
         self._board.move(run, slot, code)

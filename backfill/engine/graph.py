@@ -100,11 +100,16 @@ class Graph:
     has_kin: tuple[bool, ...]
     #: By code: of `wide_down`, those whose rule that end may decide at once.
     at_once: Mapping[int, tuple[tuple[int, ...], ...]]
-    #: Tasks that look at this one by lines 1, 3 or 4 of S4.1, and by line 6 in the next run.
+    #: Tasks whose counts among kin are made anew when this one is expanded.
+    recounted: tuple[tuple[int, ...], ...]
+    #: Tasks that look at this one by lines 1, 3 or 4 of S4.1; of these kin; and those that do by line 6 in the next run.
     watchers: tuple[tuple[int, ...], ...]
+    kin_watchers: tuple[tuple[int, ...], ...]
     past_watchers: tuple[tuple[int, ...], ...]
     #: Tasks that look at the run before.
     looking_back: tuple[int, ...]
+    #: `SubDagOperator` tasks.
+    subdags: tuple[int, ...]
     #: Number of wide direct upstream tasks.
     wide_up_count: tuple[int, ...]
     #: Tasks to judge in a run in which nothing has happened yet; the others wait for an upstream task to finish.
@@ -140,9 +145,12 @@ class Graph:
             kin_up=tuple(tuple(up for up in spec.upstream if (spec.index, up) in kin) for spec in specs),
             has_kin=tuple(_has_kin(spec, kin) for spec in specs),
             at_once={code: _decided_at_once(code, wide_down, specs) for code in _ENDS},
+            recounted=_recounted(len(specs), kin),
             watchers=watchers,
+            kin_watchers=tuple(tuple(w for w in seen_by if (i, w) in kin) for i, seen_by in enumerate(watchers)),
             past_watchers=past_watchers,
             looking_back=tuple(spec.index for spec in specs if spec.past),
+            subdags=tuple(spec.index for spec in specs if spec.is_subdag),
             wide_up_count=_counts(wide_down, len(specs)),
             entries=tuple(spec.index for spec in specs if _is_entry(spec, options)),
             leaves=effective_leaves(relations),
@@ -267,11 +275,18 @@ def _kin(tasks: Sequence[AbstractOperator], specs: Iterable[TaskSpec]) -> dict[t
     kin = {}
     for spec in specs:
         for other in _looked_at(spec) if tasks[spec.index].mapped_groups else ():
-            found = kinship(tasks, spec.index, other)
-            if found is not None:
-                kin[spec.index, other] = found
-                kin[other, spec.index] = found.turned()
+            pair = kinship(tasks, spec.index, other)
+            if pair is not None:
+                kin[spec.index, other], kin[other, spec.index] = pair, pair.turned()
     return kin
+
+
+def _recounted(size: int, kin: Mapping[tuple[int, int], Kinship]) -> tuple[tuple[int, ...], ...]:
+    recounted: list[set[int]] = [{i} for i in range(size)]
+    for (one, other), pair in kin.items():
+        recounted[one].add(other)
+        recounted[pair.gauge].add(other)
+    return tuple(tuple(sorted(tasks)) for tasks in recounted)
 
 
 def _has_kin(spec: TaskSpec, kin: Mapping[tuple[int, int], Kinship]) -> bool:

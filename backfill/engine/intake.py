@@ -10,6 +10,7 @@ from backfill.engine.codes import CODES, NONE, QUEUED, REMOVED, SUCCESS
 from backfill.engine.run import NO_DETAILS, NO_ROW, SLOT_BITS, SLOT_MASK, Details, RunState, Tries
 from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
 from backfill.keys import UNMAPPED
+from backfill.states import TaskInstanceState
 
 
 class Intake:
@@ -70,7 +71,7 @@ class Intake:
             self._board.move(run, slot, code)
         elif code < QUEUED and details[1] != known[1]:
             self._board.reconsider(run, slot)
-        if details[3] != known[3]:
+        elif code >= SUCCESS or details[3] != known[3]:  # it has run again meanwhile, or decided otherwise
             self._board.wake_watchers(run, run.task_of(slot))
         return True
 
@@ -98,23 +99,28 @@ class Intake:
                 self._update(run, task, row)
                 is_untouched = is_untouched and run.state[task] == NONE
         for task, more in indexed.items():
+            if run.ids[task] != NO_ROW and all(row.state == TaskInstanceState.REMOVED for row in more):
+                continue  # it was expanded once, and is not any more
             self._expand(run, task, more)
         return is_untouched and not indexed
 
     def _take_in_news(self, run: RunState, rows: list[TaskInstanceFacts]) -> list[TaskInstanceFacts]:
-        """Take in rows of a run that are new to it, or that have another map index than they had."""
+        """Take in rows of a run that are new to it, or that have another map index than they had.
+
+        One that is `removed` before it was ever seen has no effect.
+        """
         index = self._board.graph.index
-        bystanders = [row for row in rows if row[2] not in index and self._notice_bystander(run, row)]
-        ours = [row for row in rows if row[2] in index]
-        if any(row[3] == UNMAPPED for row in ours):
-            self._start_over(run, ours)
-            return bystanders + ours
+        changed = [row for row in rows if row[2] not in index and self._notice_bystander(run, row)]
+        ours = [row for row in rows if row[2] in index and row.state != TaskInstanceState.REMOVED]
         indexed: dict[int, list[TaskInstanceFacts]] = defaultdict(list)
         for row in ours:
             indexed[index[row[2]]].append(row)
         for task, more in indexed.items():
-            self._expand(run, task, more)
-        return bystanders + ours
+            if more[0].map_index == UNMAPPED:
+                self._start_over(run, more)
+            else:
+                self._expand(run, task, more)
+        return changed + ours
 
     def _expand(self, run: RunState, task: int, rows: list[TaskInstanceFacts]) -> None:
         """Take in rows of a mapped task that came with its expansion; what was row -1 is index 0 (S4.7)."""

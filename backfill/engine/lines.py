@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from backfill.engine.codes import FAILED, REMOVED, SKIPPED, SUCCESS, UPSTREAM_FAILED
 from backfill.engine.graph import TaskSpec
 from backfill.engine.past import look_back
-from backfill.engine.rules import RUN_AFTER_SUCCESS, Upstream, judge
+from backfill.engine.rules import RUN_AFTER_SUCCESS, WAIT_FOR_THE_FIRST, Upstream, judge
 from backfill.engine.run import RunState
 from backfill.engine.verdicts import Verdict
 from backfill.states import TriggerRule
@@ -64,6 +64,8 @@ def rule_lets_it_run(run: RunState, spec: TaskSpec, index: int) -> Verdict:
     n, left, k, f, x = run.upstream_counts(spec.index, index)
     if not (left or k or f) and spec.rule in RUN_AFTER_SUCCESS:
         return Verdict.PASS
+    if left == n and spec.rule in WAIT_FOR_THE_FIRST and n:
+        return Verdict.WAIT
     upstream = Upstream(n, s=n - left - k - f, k=k, f=f, x=x)
     if spec.rule is TriggerRule.ALL_DONE_SETUP_SUCCESS and not left:
         upstream = _with_setups(upstream, run, spec, index)

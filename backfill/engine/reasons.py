@@ -107,7 +107,7 @@ def _after_the_lines(
 def _full_limits(
     board: Board, spec: TaskSpec, run: RunState, occupancy: Occupancy | None, limit: int | None
 ) -> Iterator[Limit]:
-    if limit is not None and board.in_flight >= limit:
+    if limit is not None and board.places_taken >= limit:
         yield Limit.PARALLELISM
     if occupancy is not None:
         yield from full_limits(board.graph, spec, run.facts.id, occupancy)

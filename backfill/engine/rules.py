@@ -129,12 +129,15 @@ _FIRST_OF_THREE: Final = {
     UPSTREAM_FAILED: Upstream(n=3, f=1),
 }
 
-#: The codes that decide a rule "at once", before all upstream task instances have finished. (`always` needs none.)
+#: Rules that say nothing before the first upstream task instance has ended: all but `always`.
+WAIT_FOR_THE_FIRST: Final = frozenset(rule for rule in TriggerRule if judge(rule, Upstream(n=3)) is Verdict.WAIT)
+
+#: The codes that decide a rule "at once", before all upstream task instances have finished.
 AT_ONCE: Final[Mapping[TriggerRule, frozenset[int]]] = MappingProxyType({
     rule: frozenset(
         code
         for code, first in _FIRST_OF_THREE.items()
-        if judge(rule, first) is not Verdict.WAIT and judge(rule, Upstream(n=3)) is Verdict.WAIT
+        if judge(rule, first) is not Verdict.WAIT and rule in WAIT_FOR_THE_FIRST
     )
     for rule in TriggerRule
 })  # fmt: skip

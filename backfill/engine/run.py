@@ -192,6 +192,11 @@ class RunState:
         slots = (slot for task in range(len(self.graph.tasks)) for slot in self.slots_of(task))
         return [self.row(slot) for slot in slots if self.ids[slot]]
 
+    def close_try(self, slot: int, *, counts: bool) -> None:
+        """Note the end of a task instance without an attempt; it `counts` as a try if it succeeded (S6.1)."""
+        try_number, max_tries, try_open = self.tries[slot]
+        self.tries[slot] = (try_number + (counts and not try_open), max_tries, False)
+
     def skips(self, slot: int) -> tuple[str, ...]:
         """Return the task ids that a task instance decided to skip."""
         return self.details.get(slot, NO_DETAILS)[3] or ()

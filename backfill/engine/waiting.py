@@ -23,7 +23,7 @@ class AwaitedTask:
     map_index: int = UNMAPPED
     #: None: it has no row, or its date no run.
     state: TaskInstanceState | None = None
-    #: None: its run is not in the window.
+    #: None: it belongs to the run before.
     ti_id: int | None = None
 
     def __str__(self) -> str:

@@ -147,8 +147,8 @@ class Window:
         `limit` is `core.parallelism`: so many of this window may be in flight, None for no limit. What the picked ones take is
         counted in `occupancy`. They stay ready until `take_in` says that their rows are not idle any more.
         """
-        self._blockage.pool_sizes = occupancy.pool_sizes
-        most = PLENTY if limit is None else max(0, limit - self._board.in_flight)
+        self._blockage.see_pools(occupancy.pool_sizes)
+        most = PLENTY if limit is None else max(0, limit - self._board.places_taken)
         return self._ids(self._board.ready.pick(occupancy, most))
 
     def ready_unplaced(self, picked: Iterable[int] = ()) -> list[int]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 from sqlalchemy.orm import Session, reconstructor
 
@@ -33,7 +33,7 @@ from backfill.jobs.settling import outcomes_at_the_end, write_decisions, write_o
 from backfill.jobs.task_status import DagRunTaskStatus, TaskInstance
 from backfill.keys import TaskInstanceKey
 from backfill.messages import DagSource
-from backfill.states import ENDED_BADLY, FINISHED, DagRunState, Reprocess, TaskInstanceState
+from backfill.states import ENDED_BADLY, FINISHED, Reprocess, TaskInstanceState
 from backfill.store import recovery, task_instances
 from backfill.store.dates import PlannedDate
 from backfill.telemetry import Dispatched, Event, RunAdmitted, RunSettled
@@ -48,7 +48,7 @@ class BackfillJob(BaseJob):
     commits what it writes before it returns, in the `session` where one is given.
     """
 
-    __mapper_args__ = {"polymorphic_identity": "BackfillJob"}
+    __mapper_args__ = {"polymorphic_identity": "BackfillJob"}  # noqa: RUF012  # SQLAlchemy reads it from the class
 
     STATES_COUNT_AS_RUNNING = (TaskInstanceState.RUNNING, TaskInstanceState.QUEUED)
     _DagRunTaskStatus = DagRunTaskStatus

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
@@ -115,7 +115,7 @@ class BaseJob(Base):
     """A row of `job`. Subclasses say what driving it means."""
 
     __table__ = job_table
-    __mapper_args__ = {
+    __mapper_args__ = {  # noqa: RUF012  # SQLAlchemy reads it from the class
         "polymorphic_on": job_table.c.job_type,
         "polymorphic_identity": "BaseJob",
     }

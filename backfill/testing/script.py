@@ -17,8 +17,8 @@ from backfill.store.attempts import Claim
 from backfill.testing.dags import date_key
 from workers.conclusion import conclude
 from workers.ledger import Ledger
-from workers.results import mapped_keys, xcoms_of
 from workers.outcome import Failed, Outcome, Rescheduled, Skipped, Succeeded
+from workers.results import mapped_keys, xcoms_of
 
 #: XCom key of what a task returned.
 RETURN_VALUE = "return_value"

@@ -13,13 +13,12 @@ import pytest
 import sqlalchemy as sa
 from kombu import Connection
 from redis import Redis
+from waiting import wait_until
 
 from backfill.embedded import Endpoints, Servers
 from backfill.embedded.accounts import server_account
 from backfill.embedded.lock import is_locked
 from backfill.embedded.processes import find_process, processes_in
-
-WaitUntil = Callable[..., None]
 
 #: A command that uses the servers until its input ends.
 USE = """
@@ -66,6 +65,14 @@ def main_pid(home: Path, server: str) -> int | None:
 
 def main_pids(home: Path) -> tuple[int | None, int | None]:
     return main_pid(home, "postgres"), main_pid(home, "valkey")
+
+
+def kill(*pids: int) -> None:
+    """Kill processes, and return when they are gone."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not any(find_process(pid) for pid in pids), "the killed processes are gone")
 
 
 @pytest.fixture
@@ -192,15 +199,13 @@ def test_a_killed_user_that_nobody_reaped_is_forgotten(home: Path) -> None:
 
 
 def test_killed_servers_are_started_again_where_their_users_look_for_them(
-    home: Path, statement: Callable[..., object], wait_until: WaitUntil
+    home: Path, statement: Callable[..., object]
 ) -> None:
     with user(home) as other, Servers(home, durable=False) as servers:
         endpoints = servers.acquire()
         statement(endpoints.database_url, "CREATE TABLE kept AS SELECT 42 AS answer")
         killed = main_pids(home)
-        for pid in killed:
-            os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: main_pids(home) == (None, None), "the servers are gone")
+        kill(*killed)
         with Servers(home, durable=False) as later:
             assert later.acquire() == endpoints
             assert set(main_pids(home)).isdisjoint({*killed, None})
@@ -211,17 +216,14 @@ def test_killed_servers_are_started_again_where_their_users_look_for_them(
 def test_everything_may_be_killed_at_once(home: Path, statement: Callable[..., object]) -> None:
     with user(home) as other:
         pids = [pid for name in ("postgres", "valkey") for pid in processes_in(home / "embedded" / "data" / name)]
-        for pid in [*(pids or main_pids(home)), other.pid]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        other.wait()
+        kill(*(pids or main_pids(home)), other.pid)
     with Servers(home, durable=False) as servers:
         assert statement(servers.acquire().database_url, "SELECT 1") == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are found by their folder on Linux only")
 def test_a_busy_process_of_a_killed_database_does_not_hold_up_the_next(
-    home: Path, statement: Callable[..., object], wait_until: WaitUntil
+    home: Path, statement: Callable[..., object]
 ) -> None:
     script = """
         import sys
@@ -236,9 +238,7 @@ def test_a_busy_process_of_a_killed_database_does_not_hold_up_the_next(
         with command(home, script) as client:
             busy = int(client.stdout.readline())
             os.kill(busy, signal.SIGSTOP)
-            main = main_pid(home, "postgres")
-            os.kill(main, signal.SIGKILL)
-            wait_until(lambda: find_process(main) is None, "the main process is gone")
+            kill(main_pid(home, "postgres"))
             servers.acquire(broker=False)
             wait_until(lambda: find_process(busy) is None, "the busy process is gone")
             assert statement(url, "SELECT 1") == 1
@@ -246,9 +246,7 @@ def test_a_busy_process_of_a_killed_database_does_not_hold_up_the_next(
 
 def test_pid_files_that_name_other_processes_do_not_deceive(home: Path) -> None:
     with user(home):
-        killed = main_pids(home)
-        for pid in killed:
-            os.kill(pid, signal.SIGKILL)
+        kill(*main_pids(home))
     data = home / "embedded" / "data"
     for file in (data / "postgres" / "postmaster.pid", data / "valkey" / "valkey.pid"):
         lines = file.read_text().splitlines()

@@ -1,6 +1,7 @@
 """Replays a scripted scenario on the engine alone: rows in a dict instead of a database, scripted ends instead of workers.
 
-The shape of a scenario is that of `backfill.testing.run_scenario`. Which attempt ends next is drawn from `rng`, so that other
+The shape of a scenario is that of `backfill.testing.run_scenario`, and `dag.groups` may name mapped task groups: id to
+`expand`, which a task joins with `group`. Which attempt ends next is drawn from `rng`, so that other
 seeds are other orders of events.
 """
 
@@ -14,7 +15,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from backfill import DAG, task
+from backfill.dag.expand_input import ProductInput
 from backfill.dag.subset import chosen_tasks
+from backfill.dag.task_group import MappedTaskGroup
 from backfill.engine.graph import Graph
 from backfill.engine.limits import Occupancy
 from backfill.engine.retries import is_eligible
@@ -61,8 +64,12 @@ def build_dag(spec: dict[str, Any]) -> DAG:
         max_active_runs=spec.get("max_active_runs", 16),
         max_active_tasks=spec.get("max_active_tasks", 16),
     ) as dag:
+        groups: dict[str, MappedTaskGroup] = {}
         for each in spec["tasks"]:
-            operator = _operator(dag, each)
+            if "group" in each:
+                operator = _in_group(dag, groups, spec["groups"], each)
+            else:
+                operator = _operator(dag, each)
             for upstream in each.get("upstream", ()):
                 dag.set_dependency(upstream, each["task_id"])
             if each.get("setup"):
@@ -102,11 +109,26 @@ def _operator(dag: DAG, each: dict[str, Any]) -> Any:
             ignore = each.get("ignore_downstream_trigger_rules", True)
             return ShortCircuitOperator(python_callable=_nothing, ignore_downstream_trigger_rules=ignore, **arguments)
         case "mapped":
-            parts = each["expand"] if isinstance(each["expand"], list) else [each["expand"]]
-            values = [part["literal"] if "literal" in part else dag.task_dict[part["xcom"]].output for part in parts]
+            values = _values(dag, each["expand"])
             return task(**arguments)(_mapped_body).expand(**dict(zip("abc", values, strict=False))).operator
         case _:
             return PythonOperator(python_callable=_nothing, **arguments)
+
+
+def _in_group(dag: DAG, groups: dict[str, MappedTaskGroup], expand: dict[str, Any], each: dict[str, Any]) -> Any:
+    """Make a task in its mapped group, and the group with its first task."""
+    group_id = each["group"]
+    if group_id not in groups:
+        over = dict(zip("abc", _values(dag, expand[group_id]), strict=False))
+        groups[group_id] = MappedTaskGroup(group_id, expand_input=ProductInput(over, group_id), prefix_group_id=False)
+    group = groups[group_id]
+    with group:
+        return _operator(dag, each)
+
+
+def _values(dag: DAG, expand: Any) -> list[Any]:
+    parts = expand if isinstance(expand, list) else [expand]
+    return [part["literal"] if "literal" in part else dag.task_dict[part["xcom"]].output for part in parts]
 
 
 def read_date(text: str) -> datetime:

@@ -1,0 +1,306 @@
+"""Random DAGs, ends, limits, orders of events and edits: what must hold for all of them (S0.1, S0.3, S4, S5, S9.3, S9.5)."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+from engine_reference import Reference
+from engine_replay import Replay, replay
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from backfill.engine.limits import Occupancy
+from backfill.engine.window import Window
+from backfill.facts import TaskInstanceFacts
+from backfill.states import FINISHED, IN_FLIGHT, UNFINISHED, TaskInstanceState, TriggerRule
+
+S = TaskInstanceState
+
+#: Runs are small, and many.
+THOROUGH = settings(
+    deadline=None,
+    database=None,
+    max_examples=150,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+SEED = st.integers(0, 2**32)
+UNLIMITED = {"default_pool": -1, "p": -1, "q": -1}
+
+RULES = st.sampled_from([rule for rule in TriggerRule if rule != TriggerRule.ALL_DONE_SETUP_SUCCESS])
+ENDS = st.sampled_from(["success", "success", "success", "failed", "fail_no_retry", "skipped", "reschedule"])
+
+
+@st.composite
+def scenarios(draw: st.DrawFn, *, max_tasks: int = 7) -> dict[str, Any]:
+    """Draw a DAG of up to `max_tasks` tasks, what they do, and the flags of the job.
+
+    All dates have room in the window and nothing stops the job, so that the order of events must not matter.
+    """
+    tasks: list[dict[str, Any]] = []
+    outcomes: dict[str, Any] = {}
+    dates = draw(st.integers(1, 3))
+    for i in range(draw(st.integers(1, max_tasks))):
+        task_id = f"t{i}"
+        each: dict[str, Any] = {"task_id": task_id}
+        each["upstream"] = [other["task_id"] for other in tasks if draw(st.integers(0, 2)) == 0]
+        each["kind"] = draw(st.sampled_from(["python"] * 5 + ["empty", "branch", "short_circuit", "mapped"]))
+        setups = [other for other in tasks if other.get("setup")]
+        if each["kind"] == "python" and draw(st.integers(0, 5)) == 0:
+            each["setup"] = True
+        elif each["kind"] == "python" and setups and draw(st.integers(0, 2)) == 0:
+            each |= {"teardown": True, "setups": [setups[-1]["task_id"]]}
+            each["upstream"] = sorted({*each["upstream"], setups[-1]["task_id"]})
+        elif not any(other["task_id"] in each["upstream"] for other in setups):
+            each["trigger_rule"] = draw(RULES)
+        each["retries"] = draw(st.sampled_from([0, 0, 1, 2]))
+        each["depends_on_past"] = draw(st.integers(0, 4)) == 0
+        each["wait_for_downstream"] = draw(st.integers(0, 8)) == 0
+        each["ignore_downstream_trigger_rules"] = draw(st.booleans())
+        each |= draw(st.sampled_from([{}, {}, {"pool": "p"}, {"pool": "q", "pool_slots": 2}]))
+        each |= draw(st.sampled_from([{}, {}, {"max_active_tis_per_dag": 1}, {"max_active_tis_per_dagrun": 1}]))
+        each |= draw(st.sampled_from([{}, {"priority_weight": 5}, {"weight_rule": "absolute"}]))
+        feeds = [other["task_id"] for other in tasks if other["kind"] in {"python", "mapped"} and "group" not in other]
+        if each["kind"] == "mapped":
+            _draw_mapping(draw, each, feeds, setups)
+        elif (
+            each["kind"] == "python" and "setup" not in each and "teardown" not in each and draw(st.integers(0, 3)) == 0
+        ):
+            each["group"] = "g"
+        tasks.append(each)
+        outcomes[task_id] = {
+            f"2024-01-0{day + 1}": [_draw_end(draw, each, tasks) for _ in range(draw(st.integers(0, 3)))]
+            for day in range(dates)
+        }
+    grouped = [i for i, each in enumerate(tasks) if "group" in each]
+    over = [each["task_id"] for each in tasks[: grouped[0]] if each["kind"] == "python"] if grouped else []
+    group = (
+        {"xcom": draw(st.sampled_from(over))}
+        if over and draw(st.booleans())
+        else {"literal": [1] * draw(st.integers(0, 3))}
+    )
+    scenario = {
+        "dag": {"tasks": tasks, "groups": {"g": group}, "max_active_tasks": draw(st.sampled_from([1, 2, 16]))},
+        "start_date": "2024-01-01",
+        "end_date": f"2024-01-0{dates}",
+        "pools": {"p": draw(st.integers(1, 3)), "q": draw(st.integers(2, 4))},
+        "flags": {
+            "continue_on_failures": True,
+            "ignore_first_depends_on_past": draw(st.booleans()),
+            "ignore_task_deps": draw(st.integers(0, 9)) == 0,
+            "mark_success": draw(st.integers(0, 9)) == 0,
+            "disable_retry": draw(st.integers(0, 9)) == 0,
+        },
+        "outcomes": outcomes,
+    }
+    _make_sources_return_lists(draw, scenario)
+    return scenario
+
+
+def _draw_mapping(draw: st.DrawFn, each: dict[str, Any], feeds: list[str], setups: list[dict[str, Any]]) -> None:
+    if feeds and draw(st.booleans()):
+        source = draw(st.sampled_from(feeds))
+        each["expand"] = {"xcom": source}
+        each["upstream"] = sorted({*each["upstream"], source})
+        if any(other["task_id"] == source for other in setups):
+            each["trigger_rule"] = "all_success"
+    else:
+        each["expand"] = {"literal": [1] * draw(st.integers(0, 3))}
+
+
+def _draw_end(draw: st.DrawFn, each: dict[str, Any], tasks: list[dict[str, Any]]) -> Any:
+    end = draw(ENDS)
+    if end == "success" and each["kind"] == "short_circuit":
+        return draw(st.booleans())
+    if end == "success" and each["kind"] == "branch":
+        return {"branch": draw(st.integers(0, 7))}
+    return end
+
+
+def _make_sources_return_lists(draw: st.DrawFn, scenario: dict[str, Any]) -> None:
+    """Let what is mapped over return lists, and branches choose among their children."""
+    tasks = scenario["dag"]["tasks"]
+    mappings = [each["expand"] for each in tasks if "expand" in each] + list(scenario["dag"]["groups"].values())
+    sources = {over["xcom"] for over in mappings if "xcom" in over}
+    for each in tasks:
+        children = [other["task_id"] for other in tasks if each["task_id"] in other["upstream"]]
+        script = scenario["outcomes"][each["task_id"]]
+        script["*"] = [{"return": [1] * draw(st.integers(0, 3))}] if each["task_id"] in sources else []
+        for ends in script.values():
+            for i, end in enumerate(ends):
+                if isinstance(end, dict) and "branch" in end:
+                    ends[i] = {"follow": [child for bit, child in enumerate(children) if end["branch"] >> bit & 1]}
+                elif end == "success" and each["task_id"] in sources:
+                    ends[i] = {"return": [1] * draw(st.integers(0, 3))}
+
+
+class Watched(Replay):
+    """A replay that is checked after each step."""
+
+    def check_limits(self) -> None:
+        super().check_limits()
+        self.check_decisions()
+        self.check_counts()
+        self.check_against_a_fresh_window()
+
+    def check_decisions(self) -> None:
+        """Every idle task instance is where a naive reading of S4.1 puts it."""
+        board = self.window._board
+        for run in self.active.values():
+            reference = self.reference(run)
+            for row in self.rows.of_run(run.facts.id):
+                if row.task_id in self.chosen and row.state in UNFINISHED - IN_FLIGHT:
+                    place = board.places[row.id]
+                    found = "ready" if place in board.ready else "due" if place in board.due else "wait"
+                    assert found == reference.judge(row), row
+
+    def reference(self, run: Any) -> Reference:
+        date = run.facts.logical_date
+        return Reference(
+            dag=self.dag,
+            chosen=self.chosen,
+            run=run.facts,
+            rows=self.rows.of_run(run.facts.id),
+            previous=self.previous(date),
+            is_first=date == min(self.dates),
+            flags=self.flags,
+            now=self.now,
+            length=lambda task_id: self.graph.mapping_length(
+                task_id, self._lengths(run.facts.id, self.graph.mapping_sources(task_id))
+            ),
+        )
+
+    def check_counts(self) -> None:
+        counts = self.window.counts()
+        states = Counter(row.state for row in self.active_rows() if row.state != S.REMOVED)
+        assert counts.waiting == sum(states[state] for state in UNFINISHED - IN_FLIGHT)
+        assert counts.running == sum(states[state] for state in IN_FLIGHT)
+        assert counts.succeeded == states[S.SUCCESS]
+        assert counts.failed == states[S.FAILED] + states[S.UPSTREAM_FAILED]
+        assert counts.upstream_failed == states[S.UPSTREAM_FAILED]
+        assert counts.skipped == states[S.SKIPPED]
+        assert counts.total == sum(states.values())
+
+    def active_rows(self) -> list[TaskInstanceFacts]:
+        return [
+            r for r in self.rows.task_instances.values() if r.dag_run_id in self.active and r.task_id in self.chosen
+        ]
+
+    def check_against_a_fresh_window(self) -> None:
+        """What was kept up step by step equals what the rows say to a window that knows nothing else (S0.1)."""
+        fresh = Window(self.graph)
+        for run in self.active.values():
+            date = run.facts.logical_date
+            rows = self.rows.of_run(run.facts.id)
+            self.rng.shuffle(rows)
+            fresh.admit(run.facts, rows, first=date == min(self.dates), previous=self.previous(date))
+        decisions = fresh.decide(self.now)
+        assert not decisions.settle
+        assert not decisions.unschedule
+        for dag_run_id, task_id in decisions.expand:
+            sources = self._lengths(dag_run_id, self.graph.mapping_sources(task_id))
+            fresh.set_length(dag_run_id, task_id, self.graph.mapping_length(task_id, sources))
+        assert not fresh.decide(self.now)
+        assert view(fresh) == view(self.window)
+
+    def disturb(self) -> None:
+        """Set a row by hand, or clear it (S3.22, S3.25), as it may happen at any time."""
+        rows = [row for row in self.active_rows() if row.state != S.REMOVED]
+        if not rows:
+            return
+        row = self.rng.choice(rows)
+        state = self.rng.choice([S.NONE, S.NONE, S.SUCCESS, S.SKIPPED, S.FAILED, S.UPSTREAM_FAILED, S.UP_FOR_RETRY])
+        retries = self.dag.task_dict[row.task_id].retries
+        self.rows.change(
+            row.id,
+            state=state,
+            try_open=False,
+            attempt_id=None,
+            next_attempt_at=self.now if state == S.UP_FOR_RETRY else None,
+            max_tries=row.try_number + retries,
+        )
+        if state == S.SUCCESS:
+            self.rows.values.setdefault(row.id, [1])
+        self.window.take_in([self.rows.task_instances[row.id]])
+
+
+class Disturbed(Watched):
+    """A replay in which somebody edits rows every now and then, up to `edits` times."""
+
+    edits = 6
+
+    def _tick(self) -> bool:
+        if self.edits and self.rng.random() < 0.4:
+            self.edits -= 1
+            self._admit()
+            self.disturb()
+            return True
+        return super()._tick()
+
+
+def view(window: Window) -> dict[str, Any]:
+    """Return all that a window says of itself."""
+    unlimited = Occupancy(pool_sizes=UNLIMITED)
+    graph = window._graph
+    assert graph.options == window._graph.options
+    room = {spec.task_id: spec.max_active_tis_per_dag for spec in graph.tasks}
+    ready = [ti_id for ti_id in window._ids(window._board.ready)]
+    return {
+        "ready": sorted(ready),
+        "first picked": window.pick(unlimited)[:1],
+        "limits": room,
+        "due": window.next_due(),
+        "counts": window.counts(),
+        "blocked": [(each.ti_id, each.reason) for each in window.blocked()],
+        "stuck": window.stuck_runs(),
+        "finished": sorted(window.finished_runs(), key=lambda outcome: outcome.dag_run_id),
+        "rows": sorted(row for run in window._board.runs.values() for row in run.rows()),
+        "awaiting": sorted(window.awaiting_previous()),
+        "held": sorted(window.held_by_previous()),
+        "idle": window.idle(),
+    }
+
+
+@THOROUGH
+@given(scenarios(), SEED)
+def test_what_is_kept_up_step_by_step_equals_a_naive_reading_of_the_rules(scenario: dict[str, Any], seed: int) -> None:
+    Watched(scenario, random.Random(seed)).run()
+
+
+@THOROUGH
+@given(scenarios(), SEED)
+def test_edits_from_outside_take_effect_at_the_next_pass(scenario: dict[str, Any], seed: int) -> None:
+    Disturbed(scenario, random.Random(seed)).run()
+
+
+@THOROUGH
+@given(scenarios(), SEED, SEED)
+def test_final_states_do_not_depend_on_the_order_of_events(scenario: dict[str, Any], one: int, other: int) -> None:
+    first, second = replay(scenario, one), replay(scenario, other)
+    assert first["task_instances"] == second["task_instances"]
+    assert first["dag_runs"] == second["dag_runs"]
+    assert first["job"] == second["job"]
+
+
+@THOROUGH
+@given(scenarios(), SEED)
+def test_every_task_instance_ends_or_is_blocked(scenario: dict[str, Any], seed: int) -> None:
+    scenario["flags"]["continue_on_failures"] = False
+    job = Replay(scenario, random.Random(seed))
+    job.run()
+    blocked = {each.ti_id for each in job.window.blocked()}
+    for row in job.rows.task_instances.values():
+        assert row.state in FINISHED or row.id in blocked
+    assert job.window.idle()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_replay_of_the_same_seed_is_the_same(seed: int) -> None:
+    scenario = {
+        "dag": {"tasks": [{"task_id": f"t{i}", "retries": 1} for i in range(5)]},
+        "start_date": "2024-01-01",
+        "end_date": "2024-01-03",
+        "outcomes": {"t1": {"*": ["failed", "skipped"]}, "t2": {"*": "failed"}},
+    }
+    assert replay(scenario, seed) == replay(scenario, seed)
