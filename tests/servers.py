@@ -19,6 +19,7 @@ from pathlib import Path
 import psycopg2
 import sqlalchemy as sa
 from redis import Redis
+from waiting import wait_until
 
 from backfill.embedded import Servers
 from backfill.embedded.lock import locked
@@ -172,10 +173,11 @@ def make_home() -> Path:
 
 def abandon(home: Path) -> None:
     """End the users of a home and its servers, and remove it."""
-    for user in users_of(home):
-        if user.pid != os.getpid():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(user.pid, signal.SIGKILL)
+    others = [user for user in users_of(home) if user.pid != os.getpid()]
+    for user in others:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(user.pid, signal.SIGKILL)
+    wait_until(lambda: not any(user.lives for user in others), f"the users of {home} are gone")
     with Servers(home) as servers:  # the last user, now
         servers.acquire(database=False, broker=False)
     data = home / "embedded" / "data"

@@ -83,7 +83,7 @@ class _Attempt:
         with heartbeat.watch(
             self._claim.attempt_id,
             claimed=claimed,
-            lost=interruption.fence,
+            lost=partial(interruption.fence, self._guard),
             overdue=self._give_up,
             lasting=partial(self._ledger.say_running, self._claim),
         ) as watch:
@@ -92,8 +92,10 @@ class _Attempt:
             outcome = self._outcome()
             self._execution.report(outcome)
             self._execution.call_back(outcome)
-        interruption.attempt_is_over()
-        return conclude(outcome, self._claim, self._execution.task)
+        return self._conclude(outcome)
+
+    def _conclude(self, outcome: Outcome) -> Conclusion:
+        return conclude(outcome, self._claim, self._execution.task, self._shared.mask)
 
     def _outcome(self) -> Outcome:
         try:
@@ -116,6 +118,6 @@ class _Attempt:
             self._guard.kill()
             self._execution.report(outcome)
             self._execution.call_back(outcome)
-            self._ledger.conclude(conclude(outcome, self._claim, self._execution.task))
+            self._ledger.conclude(self._conclude(outcome))
         finally:
             os.kill(os.getpid(), signal.SIGKILL)

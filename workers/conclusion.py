@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, assert_never
@@ -12,7 +13,7 @@ from backfill.store.attempts import Claim, Finish
 from workers.outcome import Failed, Fenced, HandedBack, Orphaned, Outcome, Rescheduled, Skipped, Succeeded, error_text
 
 if TYPE_CHECKING:
-    from backfill.dag.base_operator import BaseOperator
+    from backfill.dag.abstract_operator import AbstractOperator
 
 #: Airflow's default, for a task that could not be loaded.
 _RETRY_DELAY = timedelta(seconds=300)
@@ -47,8 +48,13 @@ class Left:
 Conclusion = Ended | Left
 
 
-def conclude(outcome: Outcome, claim: Claim, task: BaseOperator | None) -> Conclusion:
-    """Return what `outcome` means for the row; `task` is None where it could not be loaded."""
+def conclude(
+    outcome: Outcome, claim: Claim, task: AbstractOperator | None, mask: Callable[[str], str] = str
+) -> Conclusion:
+    """Return what `outcome` means for the row; `task` is None where it could not be loaded.
+
+    Error texts go through `mask`: they are shown in reports and in Flower.
+    """
     row = (claim.task_instance_id, claim.attempt_id)
     state = TaskInstanceState
     match outcome:
@@ -60,16 +66,16 @@ def conclude(outcome: Outcome, claim: Claim, task: BaseOperator | None) -> Concl
             return Ended(Finish(*row, state.UP_FOR_RESCHEDULE, reschedule_date=date))
         case Failed(error=error) if will_retry(outcome, claim, task):
             delay = _delay(claim, task)
-            return Ended(Finish(*row, state.UP_FOR_RETRY, error=error_text(error), retry_delay=delay))
+            return Ended(Finish(*row, state.UP_FOR_RETRY, error=mask(error_text(error)), retry_delay=delay))
         case Failed(error=error):
-            return Ended(Finish(*row, state.FAILED, error=error_text(error)), _stop_run(claim, task))
+            return Ended(Finish(*row, state.FAILED, error=mask(error_text(error))), _stop_run(claim, task))
         case HandedBack() | Fenced() | Orphaned():
             return Left(*row, outcome)
         case _:
             assert_never(outcome)
 
 
-def will_retry(outcome: Failed, claim: Claim, task: BaseOperator | None) -> bool:
+def will_retry(outcome: Failed, claim: Claim, task: AbstractOperator | None) -> bool:
     """Return whether a failed try is followed by another one (S6.2)."""
     return outcome.retryable and is_eligible(
         # of a task that cannot be loaded only the row is known; it has as many tries as its task had retries
@@ -80,7 +86,7 @@ def will_retry(outcome: Failed, claim: Claim, task: BaseOperator | None) -> bool
     )
 
 
-def _delay(claim: Claim, task: BaseOperator | None) -> timedelta:
+def _delay(claim: Claim, task: AbstractOperator | None) -> timedelta:
     if task is None:
         return _RETRY_DELAY
     return retry_delay(
@@ -94,7 +100,7 @@ def _delay(claim: Claim, task: BaseOperator | None) -> timedelta:
     )
 
 
-def _stop_run(claim: Claim, task: BaseOperator | None) -> StopRun | None:
+def _stop_run(claim: Claim, task: AbstractOperator | None) -> StopRun | None:
     if task is None or not task.dag.fail_stop:
         return None
     teardowns = {other.task_id for other in task.dag.task_dict.values() if other.is_teardown}

@@ -55,7 +55,7 @@ class TaskContext(MutableMapping[str, Any]):
 
 
 def build_context(
-    *, ti: TaskInstance, claim: Claim, dag: Any, params: Mapping[str, Any], database: Database
+    *, ti: TaskInstance, claim: Claim, dag: Any, database: Database, params: Mapping[str, Any] | None = None
 ) -> TaskContext:
     """Return the context of one attempt; `task` is that of `ti`, and has to be exchanged with it."""
     date = claim.logical_date.astimezone(UTC)
@@ -74,7 +74,7 @@ def build_context(
         "ti": ti,
         "task_instance": ti,
         "task_instance_key_str": f"{claim.dag_id}__{claim.task_id}__{date:%Y%m%d}",
-        "params": params,
+        "params": {} if params is None else params,
         "conf": claim.conf,
         "macros": macros,
         "var": Variables(),

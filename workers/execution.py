@@ -35,6 +35,7 @@ from workers.results import xcoms_of
 from workers.task_instance import Database, TaskInstance
 
 if TYPE_CHECKING:
+    from backfill.dag.abstract_operator import AbstractOperator
     from backfill.dag.base_operator import BaseOperator
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Execution:
         self._log = log
         self._hostname = hostname
         #: The operator, once the DAG is loaded.
-        self.task: BaseOperator | None = None
+        self.task: AbstractOperator | None = None
         self._context: TaskContext | None = None
 
     def perform(self) -> Outcome:
@@ -71,8 +72,10 @@ class Execution:
         operator = loaded.dag.task_dict.get(self._claim.task_id)
         if operator is None:
             raise BackfillError(f"The DAG {self._claim.dag_id!r} has no task {self._claim.task_id!r} any more.")
-        self._make_context(loaded, operator)
-        return Succeeded() if self._claim.job_params.get("mark_success") else self._execute(loaded)
+        context = self._make_context(loaded, operator)
+        if self._claim.job_params.get("mark_success"):
+            return Succeeded()
+        return self._execute(self._make_task(operator, context), context, loaded)
 
     def report(self, outcome: Outcome) -> None:
         """Say in the log how the attempt ended."""
@@ -115,22 +118,25 @@ class Execution:
             case _:
                 assert_never(outcome)
 
-    def _make_context(self, loaded: WorkerDag, operator: Any) -> None:
-        """Build the context and, with it, the operator of this attempt."""
+    def _make_context(self, loaded: WorkerDag, operator: AbstractOperator) -> TaskContext:
+        """Build the context; from here on the task's retries and callbacks are known."""
         claim = self._claim
-        ti = TaskInstance(claim, hostname=self._hostname, task=operator, database=self._database)
+        self.task = operator
         os.environ.update(_variables(claim, operator.owner))
-        params = resolve_params(loaded.dag, operator, claim.conf)
-        self._context = build_context(ti=ti, claim=claim, dag=loaded.dag, params=params, database=self._database)
-        # not the whole context: to copy it would work out all of its entries
-        self.task = operator.unmap(claim.map_index, {name: self._context[name] for name in _NEEDED_TO_UNMAP})
-        self._context["task"] = ti.task = self.task
-        self._guard.on_kill = self.task.on_kill
+        ti = TaskInstance(claim, hostname=self._hostname, task=operator, database=self._database)
+        self._context = build_context(ti=ti, claim=claim, dag=loaded.dag, database=self._database)
+        self._context["params"] = resolve_params(loaded.dag, operator, claim.conf)
+        return self._context
 
-    def _execute(self, loaded: WorkerDag) -> Outcome:
-        task, context = self.task, self._context
-        assert task is not None
-        assert context is not None
+    def _make_task(self, operator: AbstractOperator, context: TaskContext) -> BaseOperator:
+        """Return the operator of this attempt, which may be changed by rendering."""
+        # not the whole context: to copy it would work out all of its entries
+        task = operator.unmap(self._claim.map_index, {name: context[name] for name in _NEEDED_TO_UNMAP})
+        self.task = context["task"] = context["ti"].task = task
+        self._guard.on_kill = task.on_kill
+        return task
+
+    def _execute(self, task: BaseOperator, context: TaskContext, loaded: WorkerDag) -> Outcome:
         token = context_of_task.set(context)
         try:
             task.render_template_fields(context)

@@ -127,20 +127,20 @@ class Interruption:
         self._worker_stops = worker_stops
         self._parent = os.getppid()
         self._guard: Guard | None = None
-        self._fenced = False
-        #: Why the process was told to stop; the first reason counts, except that being fenced outdoes it.
+        self._fenced: Guard | None = None
+        #: Why the process was told to stop; the first reason counts. To be fenced concerns one attempt only.
         self.reason: StopReason | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take orders to stop for the length of the block, also from the death of the parent."""
-        self.reason, self._fenced = None, False
+        self.reason = None
         with ExitStack() as restore:
             for number in (*_STOP_SIGNALS, _PARENT_DIED):
                 restore.callback(signal.signal, number, signal.signal(number, self._on_signal))
             restore.callback(_signal_at_death_of_parent, _signal_at_death_of_parent(_PARENT_DIED))
             if self.orphaned():  # it died before we asked to be told
-                self._note(StopReason.ORPHANED)
+                self.reason = StopReason.ORPHANED
             yield
 
     @contextmanager
@@ -154,9 +154,9 @@ class Interruption:
         finally:
             self._guard = None
 
-    def fence(self) -> None:
-        """Stop the attempt because it is not current any more; for another thread."""
-        self._fenced = True
+    def fence(self, guard: Guard) -> None:
+        """Stop the attempt of `guard` because it is not current any more, unless it has ended; for another thread."""
+        self._fenced = guard
         os.kill(os.getpid(), signal.SIGTERM)
 
     def orphaned(self) -> bool:
@@ -167,11 +167,6 @@ class Interruption:
         """Stop if the parent is gone; for another thread, where the kernel does not tell."""
         if self.reason is None and self.orphaned():
             os.kill(os.getpid(), _PARENT_DIED)
-
-    def attempt_is_over(self) -> None:
-        """Forget that an attempt was fenced, before the next one begins."""
-        if self._fenced:
-            self._fenced, self.reason = False, None
 
     def worker_stops_soon(self) -> bool:
         """Return whether the worker is told to stop, now or within a moment: one signal may reach all of its processes."""
@@ -192,20 +187,17 @@ class Interruption:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == _PARENT_DIED and not self.orphaned():
             return  # a terminal that was closed, which is for the main process to judge
-        self._note(self._why())
-        if self.reason is not None:
+        fenced, self._fenced = self._fenced, None
+        if fenced is None:
+            self.reason = self.reason or self._why()
             self._interrupt(self.reason)
+        elif fenced is self._guard:
+            self._interrupt(StopReason.FENCED)
 
     def _why(self) -> StopReason:
-        if self._fenced:
-            return StopReason.FENCED
         if self.orphaned():
             return StopReason.ORPHANED
         return StopReason.WORKER_STOPS if self._worker_stops() else StopReason.TERMINATED
-
-    def _note(self, reason: StopReason) -> None:
-        if self.reason is None or reason is StopReason.FENCED:
-            self.reason = reason
 
     def _interrupt(self, reason: StopReason) -> None:
         guard = self._guard

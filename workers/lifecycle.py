@@ -31,6 +31,12 @@ from workers.shutdown import Shutdown, StopFlag
 
 logger = logging.getLogger(__name__)
 
+#: How often a dead child is looked for, in seconds. Celery is told of a death when the process has closed its files, which may be
+#: a moment before it can be seen to have ended, and looks again after five seconds only.
+_LOOK_EVERY = 1.0
+#: Each has a line for every message, which says less than ours.
+_TALKATIVE = ("celery.worker.strategy", "celery.app.trace")
+
 
 @dataclass(slots=True)
 class _Child:
@@ -119,18 +125,22 @@ class Lifecycle:
 
     def _on_logging(self, loglevel: int | None = None, **_: Any) -> None:
         """Log as the settings say; Celery sets up nothing of its own because this is connected."""
-        if logging.getLogger().handlers:  # the command that started the worker has done it
-            return
-        configure_logging(self.settings.logging)
-        if loglevel is not None and loglevel < logging.getLogger().level:
-            logging.getLogger().setLevel(loglevel)
+        root = logging.getLogger()
+        if not root.handlers:  # else the command that started the worker has done it
+            configure_logging(self.settings.logging)
+            if loglevel is not None and loglevel < root.level:
+                root.setLevel(loglevel)
+        if root.level >= logging.INFO:
+            for name in _TALKATIVE:
+                logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
 
     def _on_worker_setup(self, instance: Any, **_: Any) -> None:
         if not issubclass(instance.pool_cls, TaskPool):
             refuse(UsageError("Tasks need processes that can be stopped; start the worker with -P prefork."))
 
     def _on_worker_ready(self, sender: Any, **_: Any) -> None:
-        """Say that the worker is there; Celery calls this again when it has reconnected."""
+        """Say that the worker is there; Celery calls this again when it has reconnected, and has lost its timers then."""
+        sender.timer.call_repeatedly(_LOOK_EVERY, sender.pool.maintain_pool)
         if self._presence is not None:
             return
         hostname, settings = sender.hostname, self.settings

@@ -130,7 +130,7 @@ class Runner:
         try:
             ledger.conclude(what.conclusion)
         except ValueRefused as error:
-            ledger.conclude(conclude(Failed(error), what.claim, None))
+            ledger.conclude(conclude(Failed(error), what.claim, None, self._shared.mask))
 
     def _ledger(self, stream: str) -> Ledger:
         return Ledger(

@@ -150,7 +150,7 @@ class TaskInstance:
         if not one:
             return [xcom.value for xcom in found]
         if not found:
-            return default
+            return [] if default is None and self._has_many_instances(task_ids) else default
         if found[0].map_index < 0 or map_indexes is not None:
             return found[0].value
         return [xcom.value for xcom in found if xcom.task_id == found[0].task_id]
@@ -178,6 +178,11 @@ class TaskInstance:
                 else xcoms.pull(tx, dag_run_id=run, task_ids=task_ids, key=key, map_indexes=indexes)
             )
         )
+
+    def _has_many_instances(self, task_id: Any) -> bool:
+        """Return whether the values of that task come as a list, though there are none."""
+        task = self.task.dag.task_dict.get(task_id)
+        return task is not None and task.has_many_instances
 
     def _run(self, tx: Connection, dag_id: str, run_id: str | None) -> int | None:
         """Return the id of the run to pull from: that of the run id, else of the same date, in the DAG."""

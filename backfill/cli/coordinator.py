@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import click
@@ -13,6 +14,8 @@ from backfill.cli.telling import start_logging
 from backfill.config import Settings, load_settings
 from backfill.metrics import EventLog, PrometheusMetrics, serve_metrics
 from backfill.telemetry import Telemetry
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @click.command(cls=Command)
@@ -41,8 +44,7 @@ def coordinator(ctx: click.Context, metrics_port: int | None, workers: int, log_
         if workers:
             at_the_end.enter_context(runtime.local_workers(workers))
         daemon = runtime.coordinator()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: daemon.stop())
+        _stop_on_signals(daemon.stop)
         click.echo("The coordinator waits for submitted jobs; Ctrl-C stops it.", err=True)
         daemon.run()
 
@@ -64,3 +66,15 @@ def _serve_metrics(settings: Settings, telemetry: Telemetry, at_the_end: ExitSta
     address = settings.coordinator.metrics_address
     port = at_the_end.enter_context(serve_metrics(metrics, address, settings.coordinator.metrics_port))
     click.echo(f"Metrics: http://{address}:{port}/metrics", err=True)
+
+
+def _stop_on_signals(stop: Callable[[], None]) -> None:
+    """Let the first SIGTERM or SIGINT call `stop`, and the second one end the process: leases run out then (S11.4)."""
+
+    def on_signal(*_: object) -> None:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        stop()
+
+    for number in _SIGNALS:
+        signal.signal(number, on_signal)

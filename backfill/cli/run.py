@@ -73,9 +73,11 @@ def submit(ctx: click.Context, target: str, flags: BackfillFlags, form: Format) 
     flags.check()
     settings = _settings(ctx, None)
     loaded = find_target(target, flags.subdir, settings)
-    with open_runtime(settings, broker=False) as runtime:
+    request = flags.request(verbose=is_verbose(ctx))
+    # nothing is sent yet, but a job that could not be run is refused now (S1.2)
+    with open_runtime(settings, broker=BackfillJob.from_request(loaded.dag, request).uses_celery()) as runtime:
         with telling_progress(runtime.telemetry, settings):
-            job = runtime.create_job(loaded, flags.request(verbose=is_verbose(ctx)), submit=True)
+            job = runtime.create_job(loaded, request, submit=True)
         record = {"job_id": job.id, "dag_id": job.dag_id, "state": str(job.state), "total_runs": job.total_runs}
         show_record(record, form, as_table=lambda: click.echo(job.id))
         if form is Format.TABLE:
@@ -95,8 +97,10 @@ def resume(ctx: click.Context, job_id: int, workers: int | None, log_format: str
     meanwhile is not run again.
     """
     settings = _settings(ctx, log_format)
-    with open_runtime(settings) as runtime:
-        _end_with(ctx, _drive(runtime, runtime.load_job(job_id), workers, resume=True), form)
+    with open_runtime(settings, broker=False) as first:
+        celery = first.load_job(job_id).uses_celery()
+        with open_runtime(settings, broker=celery) as runtime:
+            _end_with(ctx, _drive(runtime, runtime.load_job(job_id), workers, resume=True), form)
 
 
 def _settings(ctx: click.Context, log_format: str | None) -> Settings:

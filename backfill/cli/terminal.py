@@ -18,15 +18,19 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 class _Console(Console):
-    """A console whose reader may leave, where rich would end the process.
+    """A console whose reader may leave, where rich would end the process, and whose cursor stays visible.
 
-    A command without anybody who takes its data is done; a job goes on though nobody reads its progress.
+    A command without anybody who takes its data is done; a job goes on though nobody reads its progress. A process that is
+    killed cannot bring the cursor back.
     """
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
         if not self.stderr:
             raise BrokenPipeError
+
+    def show_cursor(self, show: bool = True) -> bool:
+        return show and super().show_cursor(show)
 
 
 def animated() -> bool:

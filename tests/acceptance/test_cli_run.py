@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import Celery
+from click.testing import Result
 from pages import answer, asked
 
 from backfill.config import Settings
@@ -23,6 +25,7 @@ from backfill.executors.environment import settings_environment
 
 Backfill = Callable[..., subprocess.CompletedProcess[str]]
 Service = Callable[..., AbstractContextManager[Any]]
+Command = Callable[..., Result]
 WaitUntil = Callable[..., None]
 
 #: `check` fails on 2 January while there is no file `mended`, and waits on any day while there is a file `hold`.
@@ -64,7 +67,7 @@ def here(settings: Settings, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_backfill_that_goes_well_ends_with_its_report(backfill: Backfill, here: Path) -> None:
+def test_a_backfill_that_goes_well_ends_with_its_report(backfill: Backfill, command: Command, here: Path) -> None:
     (here / "mended").touch()
     ran = backfill(*THREE_DAYS, "-l", "-o", "json")
     assert ran.returncode == 0, ran.stderr
@@ -76,22 +79,24 @@ def test_a_backfill_that_goes_well_ends_with_its_report(backfill: Backfill, here
     assert "\x1b" not in ran.stderr + ran.stdout
 
     job = str(report["job_id"])
-    shown = json.loads(backfill("status", job, "-o", "json").stdout)
+    shown = json.loads(command("status", job, "-o", "json").stdout)
     assert {key: shown[key] for key in ("state", "runs", "tasks")} == {
         key: report[key] for key in ("state", "runs", "tasks")
     }
-    assert [row["job_id"] for row in json.loads(backfill("list", "-o", "json").stdout)] == [report["job_id"]]
-    tasks = json.loads(backfill("tasks", job, "-o", "json").stdout)
+    assert [row["job_id"] for row in json.loads(command("list", "-o", "json").stdout)] == [report["job_id"]]
+    tasks = json.loads(command("tasks", job, "-o", "json").stdout)
     assert [(row["task_id"], row["state"]) for row in tasks[:3]] == [
         ("start", "success"),
         ("check", "success"),
         ("load", "success"),
     ]
     assert tasks[1]["run_id"] == "backfill__2024-01-01T00:00:00+00:00"
-    assert backfill("status", job, "--watch").returncode == 0
+    assert command("status", job, "--watch").exit_code == 0
 
 
-def test_failures_are_told_as_they_happen_and_summed_up_with_their_consequences(backfill: Backfill) -> None:
+def test_failures_are_told_as_they_happen_and_summed_up_with_their_consequences(
+    backfill: Backfill, command: Command
+) -> None:
     ran = backfill(*THREE_DAYS, "-l", "--continue-on-failures")
     assert ran.returncode == 1, ran.stderr
     assert "sales.check 2024-01-02 failed (try 1): ValueError: 3 rows where 900 were expected" in ran.stderr
@@ -102,9 +107,9 @@ def test_failures_are_told_as_they_happen_and_summed_up_with_their_consequences(
     assert summary[causes + 3].startswith("check 2024-01-02 1 ValueError: 3 rows where 900 were expected")
     assert summary[consequences + 3] == "load 2024-01-02"
     job = re.findall(r"Job (\d+)", ran.stdout)[0]
-    failed = backfill("tasks", job, "--state", "failed", "-o", "plain").stdout.splitlines()
+    failed = command("tasks", job, "--state", "failed", "-o", "plain").stdout.splitlines()
     assert [line.split("\t")[0] for line in failed] == ["task_id", "check"]
-    assert backfill("status", job, "--watch").returncode == 1
+    assert command("status", job, "--watch").exit_code == 1
 
 
 @pytest.mark.parametrize(
@@ -117,13 +122,13 @@ def test_failures_are_told_as_they_happen_and_summed_up_with_their_consequences(
     ],
 )
 def test_a_refused_backfill_is_one_sentence_and_leaves_no_job(
-    backfill: Backfill, arguments: list[str], code: int, told: str
+    command: Command, arguments: list[str], code: int, told: str
 ) -> None:
-    ran = backfill(*arguments, "-l")
-    assert (ran.returncode, ran.stdout) == (code, "")
+    ran = command(*arguments, "-l")
+    assert (ran.exit_code, ran.stdout) == (code, "")
     assert told in ran.stderr
     assert ran.stderr.startswith("Error: ")
-    assert json.loads(backfill("list", "-o", "json").stdout) == []
+    assert json.loads(command("list", "-o", "json").stdout) == []
 
 
 def test_with_celery_a_worker_is_started_and_ends_with_the_command(
@@ -136,19 +141,19 @@ def test_with_celery_a_worker_is_started_and_ends_with_the_command(
     assert living_workers(settings.celery.broker_url) == []
 
 
-def test_a_submitted_job_is_run_by_a_coordinator_and_a_worker(backfill: Backfill, service: Service, here: Path) -> None:
+def test_a_submitted_job_is_run_by_a_coordinator_and_a_worker(command: Command, service: Service, here: Path) -> None:
     (here / "mended").touch()
-    submitted = backfill("submit", "sales", "-s", "2024-01-01", "-e", "2024-01-03")
+    submitted = command("submit", "sales", "-s", "2024-01-01", "-e", "2024-01-03")
     job = submitted.stdout.strip()
-    assert backfill(*FIRST_DAY, "-l").returncode == 5  # the submitted job owns the date
+    assert command(*FIRST_DAY, "-l").exit_code == 5  # the submitted job owns the date
     with service("coordinator"), service("worker", "-c", "1"):
-        watched = backfill("status", job, "--watch", "-o", "json")
-    assert watched.returncode == 0, watched.stderr
+        watched = command("status", job, "--watch", "-o", "json")
+    assert watched.exit_code == 0, watched.stderr
     assert json.loads(watched.stdout)["state"] == "success"
 
 
 def test_flower_shows_the_worker_and_task_instances_by_their_names(
-    backfill: Backfill, service: Service, here: Path, port: int, wait_until: WaitUntil
+    backfill: Backfill, service: Service, settings: Settings, here: Path, port: int, wait_until: WaitUntil
 ) -> None:
     (here / "mended").touch()
     login = "ann:deep"
@@ -162,15 +167,17 @@ def test_flower_shows_the_worker_and_task_instances_by_their_names(
     ):
         wait_until(lambda: asked(port, "/healthcheck"), "Flower answers")
         wait_until(lambda: "backfill-" in shown("/workers"), "Flower shows the worker")
+        # workers tell what they do while somebody watches; Flower asks them to every five seconds
+        with Celery(broker=settings.celery.broker_url, set_as_current=False) as app:
+            wait_until(lambda: app.control.enable_events(reply=True), "the worker tells what it does")
         assert backfill(*THREE_DAYS).returncode == 0
-        print(shown("/api/tasks"))
         wait_until(lambda: shown("/api/tasks").count('"name": "sales.check"') == 3, "Flower shows the task instances")
         tasks = json.loads(shown("/api/tasks")).values()
         assert {"2024-01-02" in task["kwargs"] for task in tasks if task["name"] == "sales.check"} == {True, False}
 
 
 def test_an_interrupt_leaves_the_job_resumable(
-    backfill: Backfill, service: Service, here: Path, wait_until: WaitUntil
+    backfill: Backfill, command: Command, service: Service, here: Path, wait_until: WaitUntil
 ) -> None:
     (here / "hold").touch()
     with service(*FIRST_DAY, "-l") as run:
@@ -180,12 +187,12 @@ def test_an_interrupt_leaves_the_job_resumable(
     *_, last = run.told.splitlines()
     job = re.fullmatch(r"Job (\d+) can be resumed: backfill resume \1", last)
     assert job is not None, run.told
-    assert json.loads(backfill("status", job[1], "-o", "json").stdout)["state"] == "paused"
+    assert json.loads(command("status", job[1], "-o", "json").stdout)["state"] == "paused"
     (here / "hold").unlink()
     resumed = backfill("resume", job[1], "-o", "json")
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["tasks"]["success"] == 3
-    assert backfill("resume", job[1]).returncode == 5
+    assert command("resume", job[1]).exit_code == 5
 
 
 def on_a_terminal(settings: Settings, here: Path, *arguments: str, **environment: str) -> str:

@@ -118,15 +118,23 @@ def test_a_worker_runs_what_is_in_its_queue_and_tells(
     assert [stage.state(attempt) for attempt in attempts] == ["success", "up_for_retry", "success"]
     assert re.fullmatch(r"backfill-\d+@.+", stage.column(attempts[0], "hostname"))
     assert 0 < worker.client.ttl(bundle.stream) <= 86400
+    wait_until(lambda: "ValueError: no good" in worker.log.read_text(), "the worker has said that one failed")
+    assert "Traceback" not in worker.log.read_text()
 
 
-def test_a_worker_says_that_it_is_there_and_takes_its_leave(start_worker: StartWorker, wait_until: WaitUntil) -> None:
+def test_workers_say_that_they_are_there_and_take_their_leave(start_worker: StartWorker, wait_until: WaitUntil) -> None:
+    unnamed = start_worker("-c", "1")
+    assert unnamed.presence is not None
+    assert unnamed.presence["key"].startswith(f"backfill:worker:backfill-{unnamed.process.pid}@")
+    unnamed.process.kill()
+    unnamed.process.wait()
+    unnamed.client.flushall()
+
     worker = start_worker("-c", "1", "-n", "me@%h", "-Q", "backfill,gpu")
     presence = worker.presence
     assert presence is not None
     assert presence["key"].startswith("backfill:worker:me@")
-    assert presence["queues"] == ["backfill", "gpu"]
-    assert presence["concurrency"] == 1
+    assert (presence["queues"], presence["concurrency"]) == (["backfill", "gpu"], 1)
     assert 0 < worker.client.ttl(presence["key"]) <= LIFETIME.total_seconds()
     worker.process.terminate()
     wait_until(worker.ended, "the worker has ended")
@@ -134,19 +142,47 @@ def test_a_worker_says_that_it_is_there_and_takes_its_leave(start_worker: StartW
     assert worker.presence is None
 
 
-def test_two_workers_of_one_machine_have_names_of_their_own(start_worker: StartWorker, wait_until: WaitUntil) -> None:
-    workers = [start_worker("-c", "1") for _ in range(2)]
-    wait_until(lambda: len(workers[0].client.keys("backfill:worker:*")) == 2, "both workers are there")
-
-
-def test_a_failed_task_instance_leaves_no_traceback_in_the_workers_log(
+def test_children_that_die_are_reported_and_replaced(
     start_worker: StartWorker, stage: Stage, wait_until: WaitUntil
 ) -> None:
     worker = start_worker("-c", "1")
-    worker.send(stage.bundle(stage.queue("fails")))
-    wait_until(lambda: "TaskInstanceFailed" in worker.log.read_text(), "the worker has said that it failed")
-    assert "ValueError: no good" in worker.log.read_text()
-    assert "Traceback" not in worker.log.read_text()
+    exiting, crashing = stage.queue("exits"), stage.queue("crashes")
+    unbegun, later = stage.queue("quick"), stage.queue("quick", day=1)
+    bundle = stage.bundle(exiting, unbegun)
+    worker.send(bundle, stage.bundle(crashing), stage.bundle(later))
+    wait_until(lambda: len(worker.events(bundle.stream)) == 4, "all was reported")
+    events = {event.attempt_id: (event.state, event.infrastructure) for event in worker.events(bundle.stream)}
+    assert events == {
+        exiting.attempt_id: ("failed", True),
+        unbegun.attempt_id: ("none", False),
+        crashing.attempt_id: ("failed", True),
+        later.attempt_id: ("success", False),
+    }
+    assert [stage.state(attempt) for attempt in (exiting, crashing, later)] == ["running", "running", "success"]
+    assert stage.row(unbegun) == ("none", None, 1, None, 0)
+    assert "Segmentation fault" in stage.log(crashing)
+
+
+def test_a_child_that_is_told_to_stop_fails_its_attempt_and_goes_on(
+    start_worker: StartWorker, stage: Stage, wait_until: WaitUntil, place: Path
+) -> None:
+    worker = start_worker("-c", "1")
+    terminated, revoked, later = stage.queue("hangs"), stage.queue("hangs", day=1), stage.queue("quick")
+    worker.send(stage.bundle(terminated))
+    wait_until(lambda: begun(place, "hangs"), "the task runs")
+    os.kill(pid_of(place, "hangs"), signal.SIGTERM)
+    wait_until(lambda: stage.state(terminated) == "up_for_retry", "the attempt has ended")
+    assert stage.row(terminated).error == "the task's process was told to stop (SIGTERM)"
+
+    (place / "hangs.begun").unlink()
+    worker.send(stage.bundle(revoked))
+    wait_until(lambda: begun(place, "hangs"), "the next task runs")
+    with Celery("test", broker=worker.settings.celery.broker_url, set_as_current=False) as app:
+        app.control.revoke(revoked.attempt_id, terminate=True)
+    wait_until(lambda: stage.state(revoked) == "up_for_retry", "that attempt has ended too")
+
+    worker.send(stage.bundle(later))
+    wait_until(lambda: stage.state(later) == "success", "the next attempt was run")
 
 
 def test_messages_that_are_none_of_ours_are_dropped(
@@ -162,52 +198,6 @@ def test_messages_that_are_none_of_ours_are_dropped(
     worker.send(stage.bundle(attempt))
     wait_until(lambda: stage.state(attempt) == "success", "the next message was read")
     assert worker.log.read_text().count("It is dropped.") == len(bodies)
-
-
-@pytest.mark.parametrize("name", ["exits", "crashes"])
-def test_a_child_that_dies_is_reported_and_replaced(
-    name: str, start_worker: StartWorker, stage: Stage, wait_until: WaitUntil, place: Path
-) -> None:
-    worker = start_worker("-c", "1")
-    dying, unbegun, later = stage.queue(name), stage.queue("quick"), stage.queue("quick", day=1)
-    bundle = stage.bundle(dying, unbegun)
-    worker.send(bundle)
-    wait_until(lambda: len(worker.events(bundle.stream)) == 2, "the loss was reported")
-    lost, put_back = worker.events(bundle.stream)
-    assert (lost.attempt_id, lost.state, lost.infrastructure) == (dying.attempt_id, "failed", True)
-    assert (put_back.attempt_id, put_back.state, put_back.infrastructure) == (unbegun.attempt_id, "none", False)
-    assert stage.state(dying) == "running"
-    assert stage.row(unbegun) == ("none", None, 1, None, 0)
-    worker.send(stage.bundle(later))
-    wait_until(lambda: stage.state(later) == "success", "another child has run the next attempt")
-    if name == "crashes":
-        assert "Segmentation fault" in stage.log(dying)
-
-
-def test_sigterm_to_a_child_is_a_failure_of_its_attempt(
-    start_worker: StartWorker, stage: Stage, wait_until: WaitUntil, place: Path
-) -> None:
-    worker = start_worker("-c", "1")
-    attempt = stage.queue("hangs")
-    worker.send(stage.bundle(attempt))
-    wait_until(lambda: begun(place, "hangs"), "the task runs")
-    os.kill(pid_of(place, "hangs"), signal.SIGTERM)
-    wait_until(lambda: stage.state(attempt) == "up_for_retry", "the attempt has ended")
-    assert stage.row(attempt).error == "the task's process was told to stop (SIGTERM)"
-
-
-def test_a_revoked_attempt_is_stopped_and_the_worker_goes_on(
-    start_worker: StartWorker, stage: Stage, wait_until: WaitUntil, place: Path
-) -> None:
-    worker = start_worker("-c", "1")
-    attempt, later = stage.queue("hangs"), stage.queue("quick")
-    worker.send(stage.bundle(attempt))
-    wait_until(lambda: begun(place, "hangs"), "the task runs")
-    with Celery("test", broker=worker.settings.celery.broker_url, set_as_current=False) as app:
-        app.control.revoke(attempt.attempt_id, terminate=True)
-    wait_until(lambda: stage.state(attempt) == "up_for_retry", "the attempt has ended")
-    worker.send(stage.bundle(later))
-    wait_until(lambda: stage.state(later) == "success", "the next attempt was run")
 
 
 @pytest.mark.parametrize("remapped", [False, True], ids=["plain", "REMAP_SIGTERM"])

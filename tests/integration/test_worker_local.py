@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -143,6 +143,48 @@ def test_an_interrupt_of_the_terminal_does_not_reach_it(process: Process, stage:
     process.send_signal(signal.SIGINT)
     order(process, stage.bundle(stage.queue("speaks", day=1)))
     assert len(answer(process)) == 1
+
+
+_IMPATIENT = """
+from datetime import timedelta
+from workers import attempt, local
+attempt.UNRESPONSIVE_AFTER = timedelta(seconds=0.1)
+local.main()
+"""
+
+
+def test_a_task_that_does_not_react_to_the_end_of_its_time_is_killed_with_its_process(
+    engine: sa.Engine, settings: Settings
+) -> None:
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    def hangs_in_c_code() -> None:
+        import psycopg2
+
+        with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+            cursor.execute("select pg_sleep(300)")
+
+    with DAG("stuck") as dag:
+        PythonOperator(
+            task_id="stuck",
+            python_callable=hangs_in_c_code,
+            execution_timeout=timedelta(seconds=0.1),
+            on_failure_callback=lambda context: print("called back for", context["exception"]),
+        )
+    stage = Stage(engine, settings, dag)
+    attempt = stage.queue("stuck")
+    with subprocess.Popen(
+        [sys.executable, "-c", _IMPATIENT],
+        env=settings_environment(settings, os.environ),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        order(process, stage.bundle(attempt))
+        (event,) = answer(process)
+        assert process.wait(30) == -signal.SIGKILL
+    assert (event.attempt_id, event.state) == (attempt.attempt_id, "failed")
+    assert "execution_timeout of 0:00:00.100000 is over" in str(stage.row(attempt).error)
+    assert "called back for execution_timeout" in stage.log(attempt)
 
 
 def test_a_wrong_setting_is_one_sentence(tmp_path: Path) -> None:

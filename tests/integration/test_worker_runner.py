@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from worker_stage import Stage, states
 
-from backfill import DAG, get_current_context, task
+from backfill import DAG, Param, get_current_context, task
 from backfill.config import Settings
 from backfill.dag.loader import find_dag
 from backfill.exceptions import FailTask, RescheduleTask, SkipTask
@@ -427,6 +427,49 @@ def killable(mark: Path, function: Callable[..., Any], **arguments: Any) -> DAG:
     return dag
 
 
+def test_mark_success_needs_no_values_to_map_over(
+    runner: Runner, engine: sa.Engine, settings: Settings, tmp_path: Path
+) -> None:
+    with DAG("marked") as dag:
+        source = PythonOperator(task_id="source", python_callable=list)
+        PythonOperator.partial(task_id="many", python_callable=print, **journal_callbacks(tmp_path / "journal")).expand(
+            op_args=source.output
+        )
+    stage = Stage(engine, settings, dag, params={"mark_success": True})
+    attempt = stage.queue("many")
+    runner.run_bundle(stage.bundle(attempt))
+    assert stage.state(attempt) == "success"
+    assert (tmp_path / "journal").read_text().splitlines() == ["success: success None"]
+
+
+def test_a_param_that_does_not_fit_is_a_failure_with_retries_and_callbacks(tmp_path: Path, run_one: RunOne) -> None:
+    journal = tmp_path / "journal"
+    stage, attempt = run_one(
+        print,
+        job={"conf": {"amount": "much"}},
+        params={"amount": Param(1, type="integer")},
+        retries=1,
+        retry_delay=timedelta(seconds=7),
+        **journal_callbacks(journal),
+    )
+    assert stage.state(attempt) == "up_for_retry"
+    assert "The param 'amount' is 'much'" in str(stage.row(attempt).error)
+    assert stage.column(attempt, "next_attempt_at") - stage.column(attempt, "end_date") == timedelta(seconds=7)
+    assert journal.read_text().startswith("retry: up_for_retry UsageError")
+
+
+def test_a_mapped_task_that_pushed_nothing_gives_an_empty_list(
+    runner: Runner, engine: sa.Engine, settings: Settings
+) -> None:
+    with DAG("empty") as dag:
+        many = PythonOperator.partial(task_id="many", python_callable=print).expand(op_args=[[1]])
+        PythonOperator(task_id="pull", python_callable=lambda values: {"values": values}, op_args=[many.output])
+    stage = Stage(engine, settings, dag)
+    attempt = stage.queue("pull")
+    runner.run_bundle(stage.bundle(attempt))
+    assert stage.xcoms(attempt) == {"return_value": {"values": []}}
+
+
 def test_execution_timeout_ends_the_task(tmp_path: Path, run_dag: RunDag) -> None:
     mark, before = tmp_path / "killed", signal.getsignal(signal.SIGALRM)
     dag = killable(mark, time.sleep, op_args=[60], execution_timeout=timedelta(seconds=0.1), retries=1)
@@ -668,6 +711,20 @@ def test_secrets_of_the_settings_do_not_reach_the_log(
     attempt = stage.queue("load")
     make_runner(settings=secret).run_bundle(stage.bundle(attempt))
     assert "it is ***" in stage.log(attempt)
+
+
+def test_secrets_do_not_reach_the_row_or_the_event(
+    make_runner: MakeRunner, engine: sa.Engine, settings: Settings, events: Events
+) -> None:
+    def fail() -> None:
+        raise ValueError("cannot log in with very-secret")
+
+    secret = settings.override("test", {"flower.password": "very-secret"})
+    stage = Stage(engine, secret, one_task(fail))
+    attempt = stage.queue("load")
+    make_runner(settings=secret).run_bundle(stage.bundle(attempt))
+    assert stage.row(attempt).error == events[-1].info == "ValueError: cannot log in with ***"
+    assert "very-secret" not in stage.log(attempt)
 
 
 def test_a_dag_that_is_not_signed_with_our_key_is_refused(run_one: RunOne, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class FakeRuntime:
         return SimpleNamespace(id=7, dag_id=loaded.dag.dag_id, state=JobState.QUEUED, total_runs=31)
 
     def load_job(self, job_id: int) -> Any:
-        return SimpleNamespace(id=job_id)
+        return SimpleNamespace(id=job_id, uses_celery=lambda: False)
 
     def local_workers(self, count: int | None) -> Any:
         self.workers.append(count)
@@ -285,9 +285,12 @@ def test_a_reader_that_left_does_not_change_the_exit_code(
 
 
 def test_the_broker_is_left_alone_where_no_task_needs_it(runtime: FakeRuntime) -> None:
-    request_of(runtime)
-    assert runtime.opened_with == {"broker": True}
-    request_of(runtime, "--executor", "local")
+    for command in ("run", "submit"):
+        backfill(command, "sales", *RANGE)
+        assert runtime.opened_with == {"broker": True}
+        backfill(command, "sales", *RANGE, "--executor", "local")
+        assert runtime.opened_with == {"broker": False}
+    backfill("resume", "7")
     assert runtime.opened_with == {"broker": False}
 
 
@@ -326,7 +329,6 @@ def test_submit_prints_the_id_of_the_job(runtime: FakeRuntime) -> None:
     assert "backfill status 7" in ended.stderr
     assert runtime.submitted == [True]
     assert runtime.driven == []
-    assert runtime.opened_with == {"broker": False}
 
 
 def test_submit_as_json_has_the_state_too(runtime: FakeRuntime) -> None:

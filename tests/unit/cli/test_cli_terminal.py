@@ -85,3 +85,9 @@ def test_a_reader_of_data_that_left_is_told_to_the_caller_and_one_of_notes_is_no
     terminal.note_console().print("progress")
     with pytest.raises(BrokenPipeError):
         terminal.data_console().print("data")
+
+
+def test_the_cursor_is_not_hidden_from_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "animated", lambda: True)
+    console = terminal.note_console()
+    assert console.show_cursor(False) is False

