@@ -56,6 +56,7 @@ class Lifecycle:
         self._main_pid = 0
         self._servers: Any = None
         self._stopping = StopFlag()
+        self._looking: Any = None
         self._shutdown: Shutdown | None = None
         self._presence: PresenceKeeper | None = None
         self._lost: LostAttempts | None = None
@@ -139,8 +140,10 @@ class Lifecycle:
             refuse(UsageError("Tasks need processes that can be stopped; start the worker with -P prefork."))
 
     def _on_worker_ready(self, sender: Any, **_: Any) -> None:
-        """Say that the worker is there; Celery calls this again when it has reconnected, and has lost its timers then."""
-        sender.timer.call_repeatedly(_LOOK_EVERY, sender.pool.maintain_pool)
+        """Say that the worker is there; Celery calls this again when it has reconnected, which may have ended its timers."""
+        if self._looking is not None:
+            self._looking.cancel()
+        self._looking = sender.timer.call_repeatedly(_LOOK_EVERY, sender.pool.maintain_pool)
         if self._presence is not None:
             return
         hostname, settings = sender.hostname, self.settings

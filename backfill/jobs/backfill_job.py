@@ -170,7 +170,7 @@ class BackfillJob(BaseJob):
             self._end_runs(self.course.stuck_outcomes(ti_status), ti_status, session)
             self._set_unfinished_dag_runs_to_failed(ti_status.active_runs.values(), session)
             ti_status.rest()
-        return conclude(self, ti_status, self._collect_errors(ti_status, session))
+        return conclude(self, self.course, ti_status, self._collect_errors(ti_status, session))
 
     def _execute_for_run_dates(
         self,
@@ -416,7 +416,7 @@ class BackfillJob(BaseJob):
 
     def _collect_errors(self, ti_status: DagRunTaskStatus, session: Session | None = None) -> list[ReportedError]:
         """Return what ended badly and what is blocked, by run date, topology and map index (S9.7)."""
-        return collect_errors(self, ti_status, session)
+        return collect_errors(self, self.course, ti_status, session)
 
     # -- the operator ---------------------------------------------------------------------------------------------------
 
@@ -424,7 +424,7 @@ class BackfillJob(BaseJob):
         """Tell how far the job is, on change and at most once a second (S9.5)."""
         counts = self.course.numbers(ti_status)
         if self.course.throttle.lets_through(counts):
-            self._tell(progress(self, ti_status))
+            self._tell(progress(self, self.course, ti_status))
 
     def _obey(self, ti_status: DagRunTaskStatus, session: Session | None) -> None:
         """Keep the lease, and carry out a pause or an interrupt (S1.4, S11)."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from backfill.exceptions import UsageError
+from backfill.jobs.base_job import BaseJob
+from backfill.jobs.course import Course
 from backfill.jobs.report import Report, ReportedError
 from backfill.jobs.task_status import DagRunTaskStatus, TaskInstance
 from backfill.keys import TaskInstanceKey
@@ -16,9 +18,6 @@ from backfill.states import ENDED_WELL, FINISHED_JOB, JobState, TaskInstanceStat
 from backfill.store import dates, jobs, report
 from backfill.store.database import Tx
 from backfill.telemetry import Progress, RunningTask, TaskInstanceEnded
-
-if TYPE_CHECKING:
-    from backfill.jobs.backfill_job import BackfillJob
 
 #: How many running task instances the progress names.
 NAMED = 8
@@ -86,7 +85,9 @@ def ended_badly(tx: Tx, job_id: int, params: Mapping[str, Any]) -> list[Reported
     ]
 
 
-def collect_errors(job: BackfillJob, ti_status: DagRunTaskStatus, session: Session | None) -> list[ReportedError]:
+def collect_errors(
+    job: BaseJob, course: Course, ti_status: DagRunTaskStatus, session: Session | None
+) -> list[ReportedError]:
     """Return what ended badly by the rows, and what the engine found blocked, in the order of S9.7."""
     bad = job.at_work().read(lambda tx: ended_badly(tx, job.id, job.params), session)
     blocked = [
@@ -101,13 +102,13 @@ def collect_errors(job: BackfillJob, ti_status: DagRunTaskStatus, session: Sessi
         )
         for ti, run, reason, waits_for_past in ti_status.blocked
     ]
-    place = {task_id: n for n, task_id in enumerate(job.course.graph.task_ids)}
+    place = {task_id: n for n, task_id in enumerate(course.graph.task_ids)}
     return sorted(bad + blocked, key=lambda e: (e.logical_date, place.get(e.key.task_id, len(place)), e.key.map_index))
 
 
-def conclude(job: BackfillJob, ti_status: DagRunTaskStatus, errors: list[ReportedError]) -> Report:
+def conclude(job: BaseJob, course: Course, ti_status: DagRunTaskStatus, errors: list[ReportedError]) -> Report:
     """Settle the job's final state (S1.1) and return its report."""
-    course, workplace = job.course, job.at_work()
+    workplace = job.at_work()
     if course.deadlocked:
         state = JobState.DEADLOCKED
     elif course.policy.failed:
@@ -120,13 +121,13 @@ def conclude(job: BackfillJob, ti_status: DagRunTaskStatus, errors: list[Reporte
         return job_report(tx, job.id)
 
     settled = workplace.write(settle)
-    return replace(settled, errors=tuple(errors), hint=_hint(ti_status, job))
+    return replace(settled, errors=tuple(errors), hint=_hint(ti_status, course))
 
 
-def _hint(ti_status: DagRunTaskStatus, job: BackfillJob) -> str | None:
+def _hint(ti_status: DagRunTaskStatus, course: Course) -> str | None:
     """Return the hint of S9.7 where a blocked task instance of the first run waits only for a run before the range."""
     for ti, run, _, waits_for_past in ti_status.blocked:
-        if waits_for_past and job.course.is_first(run):
+        if waits_for_past and course.is_first(run):
             return (
                 f"{ti.key.task_id} of the first run waits only for a run before the range: "
                 "ignore_first_depends_on_past (-I) would let it start."
@@ -134,9 +135,8 @@ def _hint(ti_status: DagRunTaskStatus, job: BackfillJob) -> str | None:
     return None
 
 
-def progress(job: BackfillJob, ti_status: DagRunTaskStatus) -> Progress:
+def progress(job: BaseJob, course: Course, ti_status: DagRunTaskStatus) -> Progress:
     """Return the numbers of S9.5 with rate, time left and what runs now."""
-    course = job.course
     numbers = course.numbers(ti_status)
     running = job.at_work().read(lambda tx: report.select_running(tx, job.id, limit=NAMED)) if numbers.running else []
     return Progress(
@@ -154,7 +154,7 @@ def progress(job: BackfillJob, ti_status: DagRunTaskStatus) -> Progress:
     )
 
 
-def tell_ends(job: BackfillJob, ended: Sequence[TaskInstance]) -> None:
+def tell_ends(job: BaseJob, ended: Sequence[TaskInstance]) -> None:
     """Tell of task instances that ended, with the error texts of those that failed."""
     bad = [ti.facts.id for ti in ended if ti.facts.state not in ENDED_WELL]
     errors = job.at_work().read(lambda tx: report.select_error_texts(tx, bad)) if bad else {}

@@ -525,7 +525,7 @@ class Replay:
         if element == "reschedule":
             due = self.now + timedelta(minutes=self.rng.randint(0, 5))
             return self.rows.change(row.id, state=S.UP_FOR_RESCHEDULE, attempt_id=None, next_attempt_at=due, skips=None)
-        self.rows.values[row.id] = element["return"] if isinstance(element, dict) and "return" in element else 1
+        self.rows.values[row.id] = element["return"] if isinstance(element, dict) and "return" in element else [1]
         return self.rows.change(row.id, **closed | {"state": S.SUCCESS, "skips": self._decide_skips(row, element)})
 
     def _feeds_a_mapping(self, source: Any) -> bool:
