@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,25 +17,27 @@ from sqlalchemy import Engine
 
 from backfill import executors, migrations
 from backfill.config import Settings, load_settings, signing_key
-from backfill.coordinator.broker import check_broker, living_workers
+from backfill.coordinator.broker import a_worker_listens, check_broker
 from backfill.coordinator.daemon import Coordinator
-from backfill.coordinator.drive import drive
+from backfill.coordinator.drive import drive, leaving_it_resumable, pause
 from backfill.coordinator.lease import HeldLease, holder_name
 from backfill.coordinator.local_workers import LocalWorkers
+from backfill.coordinator.takeover import take_over
 from backfill.dag import DAG
 from backfill.dag.freeze import FrozenDag, freeze, thaw
 from backfill.dag.loader import LoadedDag, find_dag
-from backfill.embedded import Servers
-from backfill.exceptions import FrozenDagError, NothingToDo, RefusedError
+from backfill.embedded import Endpoints, Servers
+from backfill.exceptions import FrozenDagError, NothingToDo
 from backfill.executors import BaseExecutor, normal_name
 from backfill.executors.environment import settings_environment
 from backfill.jobs import BackfillJob
 from backfill.jobs.base_job import Workplace
 from backfill.jobs.conclusion import job_report
+from backfill.jobs.control import Control
 from backfill.jobs.creation import create, read_job
 from backfill.jobs.report import Report
 from backfill.jobs.request import BackfillRequest
-from backfill.states import FINISHED_JOB, JobState
+from backfill.states import JobState
 from backfill.store import pickles
 from backfill.store.database import create_engine, database_now, repeat
 from backfill.telemetry import Note, Telemetry
@@ -56,7 +58,11 @@ class Runtime:
     #: Empty where the command needs no broker.
     broker_url: str
     telemetry: Telemetry = field(default_factory=Telemetry)
+    #: Reaches the broker, or starts an embedded one, and returns its URL.
+    find_broker: Callable[[], str]
+    #: Of jobs that this process may drive, and does not drive yet.
     _leases: dict[int, HeldLease] = field(default_factory=dict)
+    _local_workers: LocalWorkers | None = None
 
     # -- jobs -----------------------------------------------------------------------------------------------------------
 
@@ -94,14 +100,28 @@ class Runtime:
         job.dag = self._dag_of(job)
         return job
 
-    def drive(self, job: BackfillJob, *, resume: bool = False) -> Report:
-        """Drive a job that this runtime created, or with `resume` one that was left, until it settles.
+    def take_over(self, job: BackfillJob) -> bool:
+        """Take the lease of a job that was left, for `drive`; False: its holder lives, and goes on with it after a pause.
 
-        Returns the report of a job that ended well, raises as `backfill.coordinator.drive.drive` says, and `RefusedError` for
-        a job that has ended, `JobHeld` for one that another process drives.
+        Waits for the lease to run out where its holder has died; raises as `backfill.coordinator.takeover.take_over` says.
         """
-        lease = self._resume(job) if resume else self._leases.pop(job.id)
-        return self._drive_under(job, lease, resumed=resume)
+        lease = take_over(
+            self.engine,
+            job.id,
+            holder=holder_name(),
+            settings=self.settings,
+            tell=lambda text: self.telemetry.emit(Note(job.id, text)),
+        )
+        if lease is not None:
+            self._leases[job.id] = lease
+        return lease is not None
+
+    def drive(self, job: BackfillJob, *, resume: bool = False) -> Report:
+        """Drive a job that this runtime created or, with `resume`, has taken over, until it settles.
+
+        Returns the report of a job that ended well, raises as `backfill.coordinator.drive.drive` says.
+        """
+        return self._drive_under(job, self._leases.pop(job.id), resumed=resume)
 
     def report(self, job_id: int) -> Report:
         """Return state, counts and errors of a job as its rows are now, whoever drives it."""
@@ -109,27 +129,25 @@ class Runtime:
 
     def coordinator(self) -> Coordinator:
         """Return the daemon that drives submitted jobs with the means of this runtime."""
-        driving: dict[int, BackfillJob] = {}
 
-        def drive_job(job_id: int, lease: HeldLease) -> None:
-            job = driving[job_id] = self.load_job(job_id)
-            try:
-                self._drive_under(job, lease, resumed=True)
-            finally:
-                del driving[job_id]
+        def drive_job(job_id: int, lease: HeldLease, control: Control) -> None:
+            with leaving_it_resumable(self.engine, lease):
+                job = self.load_job(job_id)
+            job.control = control
+            self._drive_under(job, lease, resumed=True)
 
-        def stop_job(job_id: int) -> None:
-            if job_id in driving:
-                driving[job_id].control.interrupt("the end of its coordinator")
+        return Coordinator(self.engine, self.settings, drive_job)
 
-        return Coordinator(self.engine, self.settings, drive_job, stop_job)
+    def reach_broker(self) -> None:
+        """Have a broker at hand from now on; raises `ServiceUnavailable` if it does not answer."""
+        self.broker_url = self.broker_url or self.find_broker()
 
     def local_workers(self, count: int | None) -> AbstractContextManager[LocalWorkers | None]:
-        """Return a Celery worker with `count` children (None: one per core) to enter and leave.
+        """Return a Celery worker with `count` children (None: one per core) to enter and leave; None for 0.
 
-        Nothing is started for 0, or when a worker listens already (interface.md, `--workers`).
+        It is started when, and as long as, no other worker listens (interface.md, `--workers`).
         """
-        if count == 0 or not self.broker_url or living_workers(self.broker_url):
+        if count == 0 or not self.broker_url:
             return nullcontext()
         own = self.settings.override(
             "the local worker",
@@ -142,24 +160,25 @@ class Runtime:
                 ).total_seconds(),
             },
         )
-        return LocalWorkers(
+        self._local_workers = LocalWorkers(
             concurrency=count or self.settings.worker.concurrency or os.cpu_count() or 1,
             environment=settings_environment(own, os.environ),
             log=self.settings.core.home / "logs" / "worker.log",
             stop_within=own.worker.soft_shutdown_timeout,
+            others_listen=lambda: a_worker_listens(self.broker_url, self.settings.celery.queue),
         )
+        return self._local_workers
 
     # -- how ------------------------------------------------------------------------------------------------------------
 
-    def _resume(self, job: BackfillJob) -> HeldLease:
-        if job.state in FINISHED_JOB:
-            raise RefusedError(
-                f"Job {job.id} has ended as {job.state} and cannot be resumed; "
-                "start a new one with --rerun-failed-tasks to run what failed again."
-            )
-        return HeldLease.take(self.engine, job.id, holder=holder_name(), settings=self.settings)
+    def let_go(self) -> None:
+        """Leave jobs resumable that this process was to drive, and was interrupted before it did (S11.4)."""
+        while self._leases:
+            pause(self.engine, self._leases.popitem()[1])
 
     def _drive_under(self, job: BackfillJob, lease: HeldLease, *, resumed: bool) -> Report:
+        if self._local_workers is not None:
+            job.control.before_leaving_at_once(self._local_workers.kill)
         workplace = Workplace(
             engine=self.engine,
             settings=self.settings,
@@ -201,10 +220,10 @@ def open_runtime(
         servers = at_the_end.enter_context(Servers(settings.core.home))
         own_database = database and not settings.database.url
         own_broker = broker and not settings.celery.broker_url
-        if own_database or own_broker:
-            endpoints = servers.acquire(database=own_database, broker=own_broker)
-        database_url = (endpoints.database_url if own_database else settings.database.url) or ""
-        broker_url = ((endpoints.broker_url if own_broker else settings.celery.broker_url) or "") if broker else ""
+        found = Endpoints(settings.database.url, None)
+        if own_database or own_broker:  # side by side
+            found = servers.acquire(database=own_database, broker=own_broker)
+        database_url = found.database_url or settings.database.url
         engine = create_engine(
             database_url,
             application_name="backfill",
@@ -217,9 +236,24 @@ def open_runtime(
         elif check_schema:
             repeat(engine, database_now, attempts=2)
             migrations.check(engine)
-        if broker and not own_broker:
-            check_broker(broker_url)
-        yield Runtime(settings=settings, engine=engine, database_url=database_url, broker_url=broker_url)
+
+        def find_broker() -> str:
+            if not settings.celery.broker_url:
+                return servers.acquire(database=False).broker_url or ""
+            check_broker(settings.celery.broker_url)
+            return settings.celery.broker_url
+
+        runtime = Runtime(
+            settings=settings,
+            engine=engine,
+            database_url=database_url,
+            broker_url=found.broker_url or "",
+            find_broker=find_broker,
+        )
+        if broker:
+            runtime.reach_broker()
+        at_the_end.callback(runtime.let_go)
+        yield runtime
 
 
 def run_job(job: BackfillJob) -> Report:

@@ -3,13 +3,15 @@
 ```
 app         the Celery app, every setting with its reason     lifecycle   what happens when a worker and its children start and end
 tasks       the Celery task                                   shutdown    how a worker stops: let tasks end, then hand them back
-local       a worker process of the local executor            presence    "I am here", in Redis
+queues      which queues it listens to                        transport   what comes out of them: checked by `envelope`
+presence    "I am here", in Redis                             lost        what is reported of a child that died
+local       a worker process of the local executor            events      what coordinators are told, in Redis streams
 runner      bundles: claim, run, conclude, one by one         ledger      what is written, and the event after each commit
-attempt     log, heartbeat, signals around one attempt        execution   DAG, context, execute, callbacks
-outcome     how a task ended      conclusion  what that means for the row      results  what it returned, as XComs
+attempt     log, heartbeat, signals around one attempt        execution   DAG (`dags`), context, execute, callbacks
+outcome     how a task ended    conclusion  what that means for the row     results  what it returned, as XComs
 heartbeat   proves that attempts live    deadman  kills the process if that fails    interruption  stops a running task
-context     what templates and tasks see: task_instance, macros, variables, connections
-logs        one file per try: log_paths, masking
+context     what templates and tasks see: `task_instance`, `macros`, `variables`, `connections`
+logs        one file per try, at `log_paths`, without secrets (`masking`)    surroundings  put back after each attempt
 ```
 
 `celery -A workers worker` finds the app as `workers.celery`. Nothing here imports Celery before that is asked for.

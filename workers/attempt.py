@@ -27,8 +27,8 @@ from workers.task_instance import Database
 
 logger = logging.getLogger(__name__)
 
-#: How long after the end of `execution_timeout` a task that does not react is left alone. It may sit in C code, where no signal
-#: handler runs, waiting for a lock of some database.
+#: How long after the end of `execution_timeout` a task may still be about to react. One that sits in C code, where no signal handler
+#: runs, does not: it may wait for a lock of some database.
 UNRESPONSIVE_AFTER = timedelta(seconds=60)
 
 

@@ -74,4 +74,9 @@ class EventPublisher:
                 pipeline.xadd(stream, {"e": text}, maxlen=STREAM_LENGTH, approximate=True)
             for stream in {stream for stream, _ in batch}:
                 pipeline.expire(stream, STREAM_LIFETIME)
-            pipeline.execute()
+            answers = pipeline.execute(raise_on_error=False)
+        for (stream, text), answer in zip(batch, answers, strict=False):
+            if isinstance(
+                answer, redis.ResponseError
+            ):  # the next time would be no better: it must not hold up the others
+                logger.warning("The event %s is dropped, stream %r does not take it: %s", text, stream, answer)

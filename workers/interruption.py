@@ -1,7 +1,8 @@
 """How a running task is stopped: by a signal to its process, or because its time is over.
 
-A signal arrives in the main thread, where the task runs. While a `Guard` is open the handler lets the task's `on_kill` stop what
-it started, and then raises in the midst of the user's code; before and after it only notes the reason.
+A signal arrives in the main thread, where the task runs. While the attempt's `Guard` is open the handler lets the task's `on_kill`
+stop what it started, and then raises in the midst of the user's code; before and after it only notes the reason. In any case it
+sets the time at which the process is killed if the attempt has not ended by then.
 """
 
 from __future__ import annotations
@@ -22,8 +23,6 @@ from backfill.exceptions import TaskTimeout
 from workers.outcome import StopReason, TaskStopped
 
 logger = logging.getLogger(__name__)
-
-Handler = Callable[[int, FrameType | None], object] | int | None
 
 #: From the order to stop to SIGKILL (S7.6); where others wait for this process to leave, less.
 PATIENCE = {
@@ -56,6 +55,8 @@ class Guard:
         #: Stops what the task started.
         self.on_kill: Callable[[], None] = lambda: None
         self.timed_out = False
+        #: Whether user code may be interrupted now.
+        self.is_open = False
         self._due: BaseException | None = None
         self._raised = False
         self._deferred = 0
@@ -68,13 +69,13 @@ class Guard:
             yield
         finally:
             self._deferred -= 1
-        if self._due is not None and not self._deferred:
-            due, self._due = self._due, None
-            self._raise(due)
+            if self._due is not None and not self._deferred:
+                due, self._due = self._due, None
+                self._raise(due)
 
     def interrupt(self, error: BaseException) -> None:
         """Raise `error` in the user's code, now or at the end of the deferred block; only the first one is raised."""
-        if self._raised or self._due is not None:
+        if not self.is_open or self._raised or self._due is not None:
             return
         if self._deferred:
             self._due = error
@@ -146,13 +147,13 @@ class Interruption:
     @contextmanager
     def guarding(self, guard: Guard) -> Iterator[Guard]:
         """Let an order to stop interrupt the block; one that came before interrupts it at once."""
-        self._guard = guard
+        self._guard, guard.is_open = guard, True
         try:
             if self.reason is not None:
                 self._interrupt(self.reason)
             yield guard
         finally:
-            self._guard = None
+            guard.is_open = False
 
     def fence(self, guard: Guard) -> None:
         """Stop the attempt of `guard` because it is not current any more, unless it has ended; for another thread."""

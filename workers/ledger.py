@@ -21,6 +21,7 @@ from backfill.store.attempts import (
     Claim,
     claim_if_queued,
     finish_if_current,
+    give_up_heartbeats,
     hand_back_if_running,
     renew_heartbeats,
     stop_run_after_failure,
@@ -36,6 +37,8 @@ T = TypeVar("T")
 
 #: Pause before the database is tried again after it has not answered for a while, in seconds.
 _PAUSE = 1.0
+#: Characters of an error that an event has; the row has more.
+LONGEST_INFO = 1000
 #: What the executor is told of an attempt whose process lost its parent.
 _ORPHANED = "the process that its worker belongs to is gone"
 
@@ -109,7 +112,9 @@ class Ledger:
             case Left():
                 self._publish(_event(conclusion, TaskInstanceState.NONE))
             case Ended(finish=finish) if took_effect:
-                self._publish(ExecutorEvent(finish.task_instance_id, finish.attempt_id, finish.state, finish.error))
+                self._publish(
+                    ExecutorEvent(finish.task_instance_id, finish.attempt_id, finish.state, _short(finish.error))
+                )
             case Ended(finish=finish):
                 logger.warning("Attempt %s is not current any more; its end is thrown away", finish.attempt_id)
             case _:
@@ -131,11 +136,18 @@ class Ledger:
                 raise ValueRefused(str(error.orig).strip()) from error
 
 
+def _short(error: str | None) -> str | None:
+    return None if error is None else error[:LONGEST_INFO]
+
+
 def _write(tx: Connection, conclusion: Conclusion) -> bool:
     """Write `conclusion`; return whether it took effect, that is, whether the attempt was current."""
     match conclusion:
         case Left(attempt_id=attempt_id, how=HandedBack()):
             return bool(hand_back_if_running(tx, [attempt_id]))
+        case Left(attempt_id=attempt_id, how=Orphaned()):
+            # whoever would hear the event may be gone: the coordinator that looks next finds it lost (S8.3)
+            return bool(give_up_heartbeats(tx, [attempt_id]))
         case Left():
             return False
         case Ended(finish=finish, stop_run=stop_run):

@@ -12,6 +12,7 @@ from backfill.bootstrap import open_runtime
 from backfill.cli.command import Command, is_verbose, log_format_option
 from backfill.cli.telling import start_logging
 from backfill.config import Settings, load_settings
+from backfill.exceptions import Interrupted
 from backfill.metrics import EventLog, PrometheusMetrics, serve_metrics
 from backfill.telemetry import Telemetry
 
@@ -34,7 +35,8 @@ def coordinator(ctx: click.Context, metrics_port: int | None, workers: int, log_
     """Run submitted jobs, until stopped.
 
     Several may run at once, on any machine that reaches database and broker: each job is driven by exactly one of them, and taken
-    over by another when its lease runs out. Told to stop (SIGTERM, Ctrl-C) it pauses the jobs that it drives.
+    over by another when its lease runs out. Told to stop (SIGTERM, Ctrl-C) it pauses the jobs that it drives, and exits with 130
+    if there were any.
     """
     settings = _settings(metrics_port, log_format)
     start_logging(settings, verbose=is_verbose(ctx), service=True)
@@ -46,7 +48,17 @@ def coordinator(ctx: click.Context, metrics_port: int | None, workers: int, log_
         daemon = runtime.coordinator()
         _stop_on_signals(daemon.stop)
         click.echo("The coordinator waits for submitted jobs; Ctrl-C stops it.", err=True)
-        daemon.run()
+        _tell_of(daemon.run())
+
+
+def _tell_of(paused: list[int]) -> None:
+    """End the command as interrupted if that left jobs paused, and say how to go on with them (S11.4)."""
+    if not paused:
+        return
+    interrupted = Interrupted("The coordinator was stopped, and left what it drove paused.")
+    for job_id in paused:
+        interrupted.add_note(f"Job {job_id} can be resumed: backfill resume {job_id}")
+    raise interrupted
 
 
 def _settings(metrics_port: int | None, log_format: str | None) -> Settings:

@@ -17,7 +17,7 @@ from backfill.cli.summary import show_summary
 from backfill.cli.target import find_target
 from backfill.cli.telling import start_logging, telling_progress
 from backfill.config import Settings, load_settings
-from backfill.coordinator.broker import living_workers
+from backfill.coordinator.broker import a_worker_listens
 from backfill.exceptions import BackfillUnfinished, JobHeld
 from backfill.jobs import BackfillJob
 from backfill.jobs.report import Report
@@ -94,13 +94,20 @@ def resume(ctx: click.Context, job_id: int, workers: int | None, log_format: str
     """Go on with a paused job, also after a crash.
 
     Drives the job in the foreground, with the progress and the exit codes of `run`. What still runs is adopted, what finished
-    meanwhile is not run again.
+    meanwhile is not run again. If another process held the job and has died, this waits until its lease runs out; if that lives,
+    its pause is lifted and it goes on.
     """
     settings = _settings(ctx, log_format)
-    with open_runtime(settings, broker=False) as first:
-        celery = first.load_job(job_id).uses_celery()
-        with open_runtime(settings, broker=celery) as runtime:
-            _end_with(ctx, _drive(runtime, runtime.load_job(job_id), workers, resume=True), form)
+    with open_runtime(settings, broker=False) as runtime:
+        job = runtime.load_job(job_id)
+        if job.uses_celery():
+            runtime.reach_broker()
+        with telling_progress(runtime.telemetry, settings):
+            taken = runtime.take_over(job)
+        if taken:
+            _end_with(ctx, _drive(runtime, job, workers, resume=True), form)
+        told = f"The pause of job {job_id} is lifted; the process that drives it goes on."
+        show_record(runtime.report(job_id).to_json(), form, as_table=lambda: click.echo(told))
 
 
 def _settings(ctx: click.Context, log_format: str | None) -> Settings:
@@ -120,12 +127,16 @@ def _drive(runtime: Runtime, job: BackfillJob, workers: int | None, *, resume: b
         telling_progress(runtime.telemetry, runtime.settings),
         runtime.local_workers(count) as started,
     ):
-        if started is None and runtime.broker_url and not living_workers(runtime.broker_url):
+        if started is None and runtime.broker_url and not _somebody_listens(runtime):
             runtime.telemetry.emit(Note(job.id, "No worker listens yet; start one with `backfill worker`."))
         try:
             return runtime.drive(job, resume=resume)
         except BackfillUnfinished as unfinished:
             return cast("Report", unfinished.report)
+
+
+def _somebody_listens(runtime: Runtime) -> bool:
+    return a_worker_listens(runtime.broker_url, runtime.settings.celery.queue)
 
 
 @contextmanager

@@ -68,6 +68,14 @@ def living_workers(url: str) -> list[WorkerPresence]:
     return [_presence(key, value) for key, value in zip(keys, values, strict=True) if value is not None]
 
 
+def a_worker_listens(url: str, queue: str) -> bool:
+    """Return whether a worker takes messages from `queue`; also if the broker does not answer, for then nobody can tell."""
+    try:
+        return any(queue in worker.queues for worker in living_workers(url))
+    except redis.RedisError:
+        return True
+
+
 def _presence(key: bytes, value: bytes) -> WorkerPresence:
     said: dict[str, Any] = json.loads(value)
     return WorkerPresence(

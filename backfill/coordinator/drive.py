@@ -9,13 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from sqlalchemy import Engine
+
 from backfill.coordinator.lease import HeldLease
 from backfill.exceptions import BackfillUnfinished, Interrupted, LeaseLost, ServiceUnavailable
 from backfill.jobs import BackfillJob
-from backfill.jobs.base_job import Workplace
+from backfill.jobs.base_job import ATTEMPTS, Workplace
+from backfill.jobs.control import Control
 from backfill.jobs.report import Report
 from backfill.states import JobState
 from backfill.store import jobs
+from backfill.store.database import Tx, repeat
 from backfill.telemetry import JobEnded, JobStarted
 
 logger = logging.getLogger(__name__)
@@ -31,41 +35,61 @@ def drive(job: BackfillJob, workplace: Workplace, lease: HeldLease, *, resumed: 
     interrupt (the job is paused), `LeaseLost` when another took over and `ServiceUnavailable` when database or broker stay
     away (nothing is written then), and anything else after pausing the job with the error's text (S1).
     """
-    workplace.telemetry.emit(JobStarted(job.id, job.dag_id, job.total_runs, resumed))
-    state = JobState.PAUSED
-    workplace.write(lambda tx: jobs.set_job_state_if(tx, job.id, _TAKEN_FROM, JobState.RUNNING, epoch=lease.epoch))
-    try:
-        with _interrupts_of_the_terminal(job):
+    with _interrupts_of_the_terminal(job.control), leaving_it_resumable(workplace.engine, lease):
+        state = JobState.RUNNING
+        workplace.telemetry.emit(JobStarted(job.id, job.dag_id, job.total_runs, resumed))
+        try:
+            workplace.write(
+                lambda tx: jobs.set_job_state_if(tx, job.id, _TAKEN_FROM, JobState.RUNNING, epoch=lease.epoch)
+            )
             job.take_up_work(workplace)
             report = job._execute()  # noqa: SLF001  # the name is fixed by the interface
-        state = report.state
-    except (LeaseLost, ServiceUnavailable):
-        raise
-    except Interrupted:
-        _pause(workplace, lease, error=None)
-        raise
-    except Exception as error:
-        logger.exception("Job %s stopped on an internal error", job.id)
-        _pause(workplace, lease, error=f"{type(error).__name__}: {error}")
-        raise
-    finally:
-        workplace.telemetry.emit(JobEnded(job.id, state))
+            state = report.state
+        except (LeaseLost, ServiceUnavailable):
+            raise
+        except Exception:
+            state = JobState.PAUSED
+            raise
+        finally:
+            workplace.telemetry.emit(JobEnded(job.id, state))
     if report.state is not JobState.SUCCESS:
         raise BackfillUnfinished(report.sentence(), report, report.exit_code)
     return report
 
 
-def _pause(workplace: Workplace, lease: HeldLease, *, error: str | None) -> None:
-    workplace.write(
-        lambda tx: jobs.set_job_state_if(
-            tx, lease.job_id, {JobState.QUEUED, JobState.RUNNING}, JobState.PAUSED, epoch=lease.epoch, error=error
-        )
-    )
+@contextmanager
+def leaving_it_resumable(engine: Engine, lease: HeldLease) -> Iterator[None]:
+    """Pause the job and give the lease back when the block is interrupted or fails by an internal error, whose text is kept.
+
+    Whoever lost the lease, or cannot reach database or broker, leaves the job as it is: the lease runs out.
+    """
+    try:
+        yield
+    except (LeaseLost, ServiceUnavailable):
+        raise
+    except (Interrupted, KeyboardInterrupt):
+        pause(engine, lease)
+        raise
+    except Exception as error:
+        logger.exception("Job %s stopped on an internal error", lease.job_id)
+        pause(engine, lease, error=f"{type(error).__name__}: {error}")
+        raise
+
+
+def pause(engine: Engine, lease: HeldLease, *, error: str | None = None) -> None:
+    """Leave the job `paused`, and the lease free for whoever resumes it; raises `LeaseLost` if it is not held any more."""
+
+    def work(tx: Tx) -> None:
+        lease.fence(tx)
+        active = {JobState.QUEUED, JobState.RUNNING}
+        jobs.set_job_state_if(tx, lease.job_id, active, JobState.PAUSED, epoch=lease.epoch, error=error)
+
+    repeat(engine, work, attempts=ATTEMPTS)
     lease.release()
 
 
 @contextmanager
-def _interrupts_of_the_terminal(job: BackfillJob) -> Iterator[None]:
+def _interrupts_of_the_terminal(control: Control) -> Iterator[None]:
     """Let the first SIGINT or SIGTERM ask the loop to stop in order; a second one ends the process at once (S11.4)."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals reach only the main thread; whoever drives jobs in others stops them itself
@@ -73,7 +97,7 @@ def _interrupts_of_the_terminal(job: BackfillJob) -> Iterator[None]:
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         del frame
-        job.control.interrupt(signal.Signals(number).name)
+        control.interrupt(signal.Signals(number).name)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -11,7 +11,8 @@ from uuid import uuid4
 from sqlalchemy import Engine
 
 from backfill.config import Settings
-from backfill.exceptions import JobHeld, LeaseLost
+from backfill.exceptions import LeaseLost
+from backfill.jobs.base_job import ATTEMPTS
 from backfill.states import ACTIVE_JOB, JobState
 from backfill.store import leases
 from backfill.store.database import Tx, database_now, repeat
@@ -40,17 +41,13 @@ class HeldLease:
         self._read_clock()
 
     @classmethod
-    def take(cls, engine: Engine, job_id: int, *, holder: str, settings: Settings) -> HeldLease:
-        """Take the lease of an active job that nobody holds; raises `JobHeld` while another's has not run out."""
+    def take_if_free(cls, engine: Engine, job_id: int, *, holder: str, settings: Settings) -> HeldLease | None:
+        """Take the lease of an active job; None while another's has not run out, and for a job that has ended."""
         epoch = repeat(
             engine,
             lambda tx: leases.claim_lease_if_free(tx, job_id, holder, settings.lease_timeout, ACTIVE_JOB),
         )
-        if epoch is None:
-            raise JobHeld(
-                f"Job {job_id} is driven by another coordinator, or has ended; see `backfill status {job_id}`."
-            )
-        return cls(engine, job_id, holder=holder, epoch=epoch, settings=settings)
+        return None if epoch is None else cls(engine, job_id, holder=holder, epoch=epoch, settings=settings)
 
     def fence(self, tx: Tx) -> JobControl:
         """Lock the job's row against takeover until `tx` ends; `LeaseLost` if another holds the lease."""
@@ -61,7 +58,9 @@ class HeldLease:
         """Renew the lease when its heartbeat is due, else return None; `LeaseLost` if it was taken over."""
         if time.monotonic() < self._renew_at:
             return None
-        control = repeat(self._engine, lambda tx: leases.renew_lease_if_held(tx, self.job_id, self.epoch))
+        control = repeat(
+            self._engine, lambda tx: leases.renew_lease_if_held(tx, self.job_id, self.epoch), attempts=ATTEMPTS
+        )
         if control is None:
             raise LeaseLost(f"Another coordinator took job {self.job_id} over; this one stops and writes nothing more.")
         self._renew_at = time.monotonic() + self._interval

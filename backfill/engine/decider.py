@@ -104,7 +104,7 @@ class Decider:
             case Verdict.FAIL:
                 self._settle(run, slot, UPSTREAM_FAILED, decisions)
             case Verdict.EXPAND:
-                self._hold_back(run, slot, decisions)
+                self._board.stop_waiting(run.base | slot)
                 if task not in run.asked:
                     run.asked.add(task)
                     decisions.expand.append((run.facts.id, self._board.graph.tasks[task].task_id))

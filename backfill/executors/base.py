@@ -105,6 +105,9 @@ class BaseExecutor(ABC):
     def terminate(self, attempt_ids: Iterable[str]) -> None:
         """Stop the processes that run these attempts: SIGTERM, later SIGKILL. Returns at once."""
 
+    def kill(self) -> None:  # noqa: B027  # remote executors have nothing to do here
+        """Kill its processes on this machine at once, just before this process ends. Safe in a signal handler."""
+
     @abstractmethod
     def end(self) -> None:
         """Let go of everything: no process, thread or connection of this executor is left. May be called twice."""

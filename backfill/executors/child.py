@@ -89,6 +89,10 @@ class Child:
         with self._signalling:
             self._kill_group()
 
+    def kill_at_once(self) -> None:
+        """Do the same in a signal handler: without the lock, which the interrupted thread may hold."""
+        self._kill_group()
+
     def close(self) -> None:
         """Have it leave and wait until it has, which may take as long as what it runs; `stop` and `dismiss` limit that."""
         self._end_input()

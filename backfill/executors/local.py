@@ -91,6 +91,13 @@ class LocalExecutor(BaseExecutor):
                 if lane.child is not None and lane.attempt is not None and lane.attempt.attempt_id in unwanted:
                     lane.child.stop(TERMINATE_PATIENCE)
 
+    def kill(self) -> None:
+        """Kill every process and what it started; without a lock, which the interrupted thread may hold."""
+        self._ending = True
+        for lane in tuple(self._lanes):
+            if lane.child is not None:
+                lane.child.kill_at_once()
+
     def end(self) -> None:
         """Stop every process, at last with SIGKILL, and wait until all are gone."""
         with self._changed:

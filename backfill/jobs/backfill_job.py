@@ -156,6 +156,8 @@ class BackfillJob(BaseJob):
         self._reconciler = Reconciler(self.id, self.course, workplace)
         self._callbacks = RunCallbacks(self.dag)
         self.control.wake_by(workplace.mailbox)
+        for executor in workplace.executors.values():
+            self.control.before_leaving_at_once(executor.kill)
 
     def _execute(self, session: Session | None = None) -> Report:
         """Drive the job from whatever its rows say to its end, and return the report (S9.4)."""
@@ -186,6 +188,7 @@ class BackfillJob(BaseJob):
             self._admit(run_dates, ti_status, session)
             self._process_backfill_task_instances(ti_status, executor, pickle_id, start_date, session)
             if self._settle_runs(ti_status, session):
+                self.at_work().lease.renew_if_due()
                 continue  # places in the window are free
             self._log_progress(ti_status)
             if self._is_over(run_dates):

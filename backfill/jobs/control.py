@@ -17,18 +17,27 @@ class Control:
     def __init__(self) -> None:
         self._interrupted_by: str | None = None
         self._mailbox: Mailbox | None = None
+        self._last_acts: list[Callable[[], object]] = []
         self._held_back = False
 
     def wake_by(self, mailbox: Mailbox) -> None:
-        """Wake the loop through `mailbox` when an interrupt comes."""
+        """Wake the loop through `mailbox` when an interrupt comes, or has come."""
         self._mailbox = mailbox
+        if self._interrupted_by is not None:
+            mailbox.wake()
+
+    def before_leaving_at_once(self, act: Callable[[], object]) -> None:
+        """Have `act`, which is safe in a signal handler, end task processes of this machine at a second interrupt."""
+        self._last_acts.append(act)
 
     def interrupt(self, by: str) -> None:
-        """Ask the loop to stop in order; a second time, end the process at once (S11.4).
+        """Ask the loop to stop in order; a second time, end local task processes and this one at once (S11.4).
 
-        Called from a signal handler or another thread. Task processes of this process end with it; the lease runs out.
+        Called from a signal handler or another thread. The second time nothing is written: the lease runs out.
         """
         if self._interrupted_by is not None:
+            for act in self._last_acts:
+                act()
             os._exit(Interrupted.exit_code)
         self._interrupted_by = by
         if self._mailbox is not None:

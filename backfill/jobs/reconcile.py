@@ -15,7 +15,7 @@ from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
 from backfill.jobs.base_job import Workplace
 from backfill.jobs.course import Course
 from backfill.jobs.task_status import TaskInstance
-from backfill.jobs.verdict import Failed, Lost, Verdict, heartbeat_ran_out, judge, lost, never_claimed
+from backfill.jobs.verdict import Failed, Lost, Verdict, heartbeat_ran_out, judge, lost, never_claimed, orphaned
 from backfill.keys import TaskInstanceKey
 from backfill.messages import Attempt, ExecutorEvent
 from backfill.store import attempts, recovery, task_instances
@@ -99,7 +99,13 @@ class Reconciler:
         task = self._workplace.settings.task
         held = self._held({each.facts.attempt_id for each in seen.unclaimed if each.facts.attempt_id})
         events = [
-            lost(zombie.facts, heartbeat_ran_out(task.heartbeat_timeout, zombie.hostname)) for zombie in seen.zombies
+            lost(
+                zombie.facts,
+                orphaned(zombie.hostname)
+                if zombie.given_up
+                else heartbeat_ran_out(task.heartbeat_timeout, zombie.hostname),
+            )
+            for zombie in seen.zombies
         ]
         events += [
             lost(each.facts, never_claimed(task.queued_timeout))

@@ -33,6 +33,9 @@ class Failed:
 
 Verdict = Lost | Failed
 
+#: Ends the reason of an infrastructure failure that is not repeated any more (S8.3).
+_BEYOND_BUDGET = "; its infrastructure budget of {} lost attempts (task.infrastructure_retries) is used up"
+
 #: States in which an executor says that an attempt is over.
 OVER = FINISHED | {TaskInstanceState.UP_FOR_RETRY, TaskInstanceState.UP_FOR_RESCHEDULE}
 
@@ -59,7 +62,8 @@ def judge(
     retry = is_eligible(
         retries=retries, try_number=row.try_number, max_tries=row.max_tries, disable_retry=budget.disable_retry
     )
-    return Failed(row.id, row.attempt_id, _message(event, row, key), retry)
+    beyond = _BEYOND_BUDGET.format(budget.infrastructure_retries) if event.infrastructure else ""
+    return Failed(row.id, row.attempt_id, _message(event, row, key) + beyond, retry)
 
 
 def lost(row: TaskInstanceFacts, reason: str) -> ExecutorEvent:
@@ -73,6 +77,11 @@ def lost(row: TaskInstanceFacts, reason: str) -> ExecutorEvent:
 def heartbeat_ran_out(timeout: timedelta, hostname: str | None) -> str:
     """Return the reason given for a zombie."""
     return f"no heartbeat for {timeout.total_seconds():g} s from {hostname or 'its worker'}"
+
+
+def orphaned(hostname: str | None) -> str:
+    """Return the reason given for an attempt that gave its heartbeat up."""
+    return f"its process on {hostname or 'its worker'} was stopped when the process that had started it was gone"
 
 
 def never_claimed(timeout: timedelta) -> str:

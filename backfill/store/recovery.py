@@ -26,6 +26,11 @@ class InFlight(NamedTuple):
     #: When it was queued, or gave its last sign of life; None if the row does not say.
     since: datetime | None
 
+    @property
+    def given_up(self) -> bool:
+        """Whether its own process let the heartbeat run out (`store.attempts.give_up_heartbeats`)."""
+        return self.since is not None and self.since.timestamp() == 0
+
 
 # The run's start stands in where the row does not say: it was set by hand.
 _IN_FLIGHT = """

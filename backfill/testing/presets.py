@@ -88,6 +88,8 @@ def _values(task: Operator | None, row: Mapping[str, Any], map_index: int, task_
         "try_open": state in _OPEN,
         "pool": task.pool if task else "default_pool",
         "pool_slots": task.pool_slots if task else 1,
+        # whoever ran it is long gone
+        "heartbeat_at": datetime.now(UTC) - timedelta(days=1) if state == _S.RUNNING else None,
         "next_attempt_at": past if state in {_S.UP_FOR_RETRY, _S.UP_FOR_RESCHEDULE} else None,
         "skips": list(task.decide_skips(follow, {})) if isinstance(task, BaseOperator) and follow is not None else None,
         "error": "as the scenario says" if state in ENDED_BADLY else None,

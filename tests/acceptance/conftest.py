@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from lifecycle_stage import QUICK, Rows, Stage, rows_of
 from click.testing import CliRunner, Result
 
 from backfill.cli.main import cli
@@ -105,3 +106,17 @@ def port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
+
+
+@pytest.fixture
+def stage(settings: Settings, tmp_path: Path, wait_until: Callable[..., None]) -> Iterator[Stage]:
+    """Return a stage for processes with short intervals, which leaves none of them behind."""
+    stage = Stage(settings.override("the test", QUICK), tmp_path, wait_until)
+    yield stage
+    stage.close()
+
+
+@pytest.fixture
+def rows(database_url: str) -> Iterator[Rows]:
+    with rows_of(database_url) as rows:
+        yield rows

@@ -339,13 +339,15 @@ def test_a_worker_that_cannot_work_says_why_in_one_sentence(
     assert "Traceback" not in worker.log.read_text()
 
 
-def test_without_urls_a_worker_uses_the_embedded_servers(home: Path, tmp_path: Path, wait_until: WaitUntil) -> None:
+def test_without_a_url_a_worker_uses_the_embedded_server(
+    home: Path, database_url: str, tmp_path: Path, wait_until: WaitUntil
+) -> None:
     log = tmp_path / "worker.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "workers", "worker", "-c", "1"],
+            [sys.executable, "-m", "celery", "-A", "workers", "worker", "-c", "1", *QUICK_START],
             cwd=ROOT,
-            env=os.environ | {"BACKFILL_HOME": str(home)},
+            env=os.environ | {"BACKFILL_HOME": str(home), "BACKFILL__DATABASE__URL": database_url},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -20,13 +20,20 @@ from sqlalchemy import Connection, Engine, update
 
 from backfill.models import task_instance
 from backfill.states import TaskInstanceState
-from backfill.store.attempts import Finish, claim_if_queued, finish_if_current, hand_back_if_running, renew_heartbeats
+from backfill.store.attempts import (
+    Finish,
+    claim_if_queued,
+    finish_if_current,
+    give_up_heartbeats,
+    hand_back_if_running,
+    renew_heartbeats,
+)
 
-BOTH = pytest.mark.parametrize("write", [renew_heartbeats, hand_back_if_running])
+ALL = pytest.mark.parametrize("write", [renew_heartbeats, give_up_heartbeats, hand_back_if_running])
 Write = Callable[[Connection, list[str]], set[str]]
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("state", TaskInstanceState)
 def test_only_a_running_attempt_is_touched(engine: Engine, write: Write, state: TaskInstanceState) -> None:
     with engine.begin() as tx:
@@ -37,7 +44,7 @@ def test_only_a_running_attempt_is_touched(engine: Engine, write: Write, state: 
         assert (look(tx, planted) == before) == (not touched)
 
 
-@BOTH
+@ALL
 def test_an_attempt_that_is_not_current_is_not_touched(engine: Engine, write: Write) -> None:
     with engine.begin() as tx:
         run = plant_run(tx)
@@ -50,7 +57,7 @@ def test_an_attempt_that_is_not_current_is_not_touched(engine: Engine, write: Wr
         assert [look(tx, one) for one in (fenced, voided)] == before
 
 
-@BOTH
+@ALL
 def test_one_statement_serves_many(engine: Engine, write: Write) -> None:
     with engine.begin() as tx:
         run = plant_run(tx)
@@ -64,7 +71,7 @@ def test_one_statement_serves_many(engine: Engine, write: Write) -> None:
         assert seen == []
 
 
-@BOTH
+@ALL
 def test_it_waits_for_a_fence_and_then_touches_nothing(
     engine: Engine, write: Write, wait_until: Callable[..., None]
 ) -> None:

@@ -54,6 +54,9 @@ class FakeRuntime:
     submitted: list[bool] = field(default_factory=list)
     workers: list[int | None] = field(default_factory=list)
     driven: list[tuple[int, bool]] = field(default_factory=list)
+    #: Whether a living process holds the job, which was paused.
+    held: bool = False
+    uses_celery: bool = False
 
     def create_job(self, loaded: LoadedDag, request: BackfillRequest, *, submit: bool) -> Any:
         if self.refusal:
@@ -64,7 +67,17 @@ class FakeRuntime:
         return SimpleNamespace(id=7, dag_id=loaded.dag.dag_id, state=JobState.QUEUED, total_runs=31)
 
     def load_job(self, job_id: int) -> Any:
-        return SimpleNamespace(id=job_id, uses_celery=lambda: False)
+        return SimpleNamespace(id=job_id, uses_celery=lambda: self.uses_celery)
+
+    def reach_broker(self) -> None:
+        self.broker_url = "redis://broker.example.org/0"
+
+    def take_over(self, job: Any) -> bool:
+        self.telemetry.emit(Note(job.id, "Job 7 is held."))
+        return not self.held
+
+    def report(self, job_id: int) -> Report:
+        return replace(REPORT, job_id=job_id, state=JobState.RUNNING)
 
     def local_workers(self, count: int | None) -> Any:
         self.workers.append(count)
@@ -313,7 +326,7 @@ def test_with_a_broker_of_others_workers_are_started_on_demand_only(
 
 def test_that_nobody_listens_is_said(runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime.broker_url = "redis://broker.example.org/0"
-    monkeypatch.setattr(run_module, "living_workers", lambda _: [])
+    monkeypatch.setattr(run_module, "a_worker_listens", lambda *_: False)
     assert "No worker listens yet; start one with `backfill worker`.\n" in backfill("run", "sales", *RANGE).stderr
 
 
@@ -342,6 +355,27 @@ def test_resume_drives_the_job_on_and_ends_as_run_does(runtime: FakeRuntime) -> 
     assert ended.exit_code == 3
     assert json.loads(ended.stdout)["state"] == "deadlocked"
     assert runtime.driven == [(7, True)]
+
+
+def test_resume_reaches_the_broker_of_a_job_that_needs_one(
+    runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "a_worker_listens", lambda *_: True)
+    runtime.uses_celery = True
+    assert backfill("resume", "7").exit_code == 0
+    assert runtime.broker_url
+
+
+def test_resume_of_a_job_whose_holder_lives_lifts_its_pause_and_ends(runtime: FakeRuntime) -> None:
+    runtime.held = True
+    ended = backfill("resume", "7")
+    assert (ended.exit_code, ended.stdout) == (
+        0,
+        "The pause of job 7 is lifted; the process that drives it goes on.\n",
+    )
+    assert "Job 7 is held." in ended.stderr
+    assert json.loads(backfill("resume", "7", "-o", "json").stdout)["state"] == "running"
+    assert runtime.driven == []
 
 
 def test_a_job_is_a_number(runtime: FakeRuntime) -> None:

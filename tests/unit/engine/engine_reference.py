@@ -179,42 +179,46 @@ def trigger_rule(rule: str, states: list[str], setups: list[str]) -> str:
     if not states:
         return "pass"
     over = [state for state in states if state in DONE]
-    everything = len(over) == len(states)
-    some: Callable[..., bool] = lambda *words: any(state in words for state in over)  # noqa: E731  # reads as a word
-    match rule:
-        case "all_success":
-            if some("failed", "upstream_failed"):
-                return "upstream_failed"
-            return "wait" if not everything else "skipped" if some("skipped") else "pass"
-        case "all_failed":
-            return "skipped" if some("success", "skipped") else "pass" if everything else "wait"
-        case "all_done":
-            return "pass" if everything else "wait"
-        case "all_skipped":
-            return "skipped" if some("success", "failed", "upstream_failed") else "pass" if everything else "wait"
-        case "one_success":
-            if some("success"):
-                return "pass"
-            return "wait" if not everything else "upstream_failed" if some("failed", "upstream_failed") else "skipped"
-        case "one_failed":
-            return "pass" if some("failed", "upstream_failed") else "skipped" if everything else "wait"
-        case "one_done":
-            return "pass" if some("success", "failed") else "skipped" if everything else "wait"
-        case "none_failed":
-            return "upstream_failed" if some("failed", "upstream_failed") else "pass" if everything else "wait"
-        case "none_failed_min_one_success":
-            if some("failed", "upstream_failed"):
-                return "upstream_failed"
-            return "wait" if not everything else "pass" if some("success") else "skipped"
-        case "none_skipped":
-            return "skipped" if some("skipped") else "pass" if everything else "wait"
-        case "all_done_setup_success":
-            if not everything:
-                return "wait"
-            if not setups or "success" in setups:
-                return "pass"
-            return "skipped" if set(setups) == {"skipped"} else "upstream_failed"
-        case "always":
-            return "pass"
-        case _:
-            raise ValueError(rule)
+    found, everything = set(over), len(over) == len(states)
+    if rule == "all_done_setup_success":
+        succeeded = "pass" if not setups or "success" in setups else ""
+        return (
+            "wait" if not everything else succeeded or ("skipped" if set(setups) == {"skipped"} else "upstream_failed")
+        )
+    for states_at_once, answer in AT_ONCE[rule]:
+        if found & states_at_once:
+            return answer
+    if not everything:
+        return "pass" if rule == "always" else "wait"
+    return next(answer for states_found, answer in AT_THE_END[rule] if not states_found or found & states_found)
+
+
+ANY: set[str] = set()
+#: Any one of these states, and what the rule says then.
+AT_ONCE: dict[str, list[tuple[set[str], str]]] = {
+    "all_success": [(BAD, "upstream_failed")],
+    "all_failed": [({"success", "skipped"}, "skipped")],
+    "all_done": [],
+    "all_skipped": [({"success"} | BAD, "skipped")],
+    "one_success": [({"success"}, "pass")],
+    "one_failed": [(BAD, "pass")],
+    "one_done": [({"success", "failed"}, "pass")],
+    "none_failed": [(BAD, "upstream_failed")],
+    "none_failed_min_one_success": [(BAD, "upstream_failed")],
+    "none_skipped": [({"skipped"}, "skipped")],
+    "always": [],
+}
+#: The same when all have finished and nothing of the above was found: the first that applies.
+AT_THE_END: dict[str, list[tuple[set[str], str]]] = {
+    "all_success": [({"skipped"}, "skipped"), (ANY, "pass")],
+    "all_failed": [(ANY, "pass")],
+    "all_done": [(ANY, "pass")],
+    "all_skipped": [(ANY, "pass")],
+    "one_success": [(BAD, "upstream_failed"), (ANY, "skipped")],
+    "one_failed": [(ANY, "skipped")],
+    "one_done": [(ANY, "skipped")],
+    "none_failed": [(ANY, "pass")],
+    "none_failed_min_one_success": [({"success"}, "pass"), (ANY, "skipped")],
+    "none_skipped": [(ANY, "pass")],
+    "always": [(ANY, "pass")],
+}

@@ -66,10 +66,8 @@ def build_dag(spec: dict[str, Any]) -> DAG:
     ) as dag:
         groups: dict[str, MappedTaskGroup] = {}
         for each in spec["tasks"]:
-            if "group" in each:
-                operator = _in_group(dag, groups, spec["groups"], each)
-            else:
-                operator = _operator(dag, each)
+            in_group = "group" in each
+            operator = _in_group(dag, groups, spec["groups"], each) if in_group else _operator(dag, each)
             for upstream in each.get("upstream", ()):
                 dag.set_dependency(upstream, each["task_id"])
             if each.get("setup"):
@@ -369,29 +367,35 @@ class Replay:
     def _align(self, run: DagRun) -> None:
         """Bring the rows of a run in line with the DAG (S2.12), clear failed ones (S2.9), and free orphans (S8.5)."""
         for row in self.rows.of_run(run.facts.id):
-            known = self.dag.task_dict.get(row.task_id)
-            if known is None:
-                self.rows.change(row.id, state=S.REMOVED)
-            elif row.task_id not in self.chosen:
-                continue
-            elif self.flags.get("rerun_failed_tasks") and row.state in ENDED_BADLY:
-                self.rows.change(row.id, state=S.NONE, max_tries=row.try_number + known.retries, try_open=False)
-            elif row.state in IN_FLIGHT | {S.SCHEDULED} or (row.state == S.REMOVED and row.map_index == -1):
-                self.rows.change(row.id, state=S.NONE)
+            self._align_row(row)
         for task_id in self.graph.task_ids:
-            spec, found = self.graph.spec(task_id), {r.map_index: r for r in self.rows.of_run(run.facts.id, task_id)}
-            indexes = self.graph.literal_indexes(task_id)
-            if spec.is_dynamic and found:
-                continue
-            if -1 in found and 0 in indexes:
-                found[0] = self.rows.change(found.pop(-1).id, map_index=0)
-            for index in indexes:
-                if index not in found:
-                    self.rows.add(run.facts.id, task_id, index, self.dag.task_dict[task_id].retries)
-                elif found[index].state == S.REMOVED:
-                    self.rows.change(found[index].id, state=S.NONE)
-            for index in found.keys() - set(indexes):
-                self.rows.change(found[index].id, state=S.REMOVED)
+            self._align_indexes(run, task_id)
+
+    def _align_row(self, row: TaskInstanceFacts) -> None:
+        known = self.dag.task_dict.get(row.task_id)
+        if known is None:
+            self.rows.change(row.id, state=S.REMOVED)
+        elif row.task_id not in self.chosen:
+            return
+        elif self.flags.get("rerun_failed_tasks") and row.state in ENDED_BADLY:
+            self.rows.change(row.id, state=S.NONE, max_tries=row.try_number + known.retries, try_open=False)
+        elif row.state in IN_FLIGHT | {S.SCHEDULED} or (row.state == S.REMOVED and row.map_index == -1):
+            self.rows.change(row.id, state=S.NONE)
+
+    def _align_indexes(self, run: DagRun, task_id: str) -> None:
+        found = {row.map_index: row for row in self.rows.of_run(run.facts.id, task_id)}
+        indexes = self.graph.literal_indexes(task_id)
+        if self.graph.spec(task_id).is_dynamic and found:
+            return
+        if -1 in found and 0 in indexes:
+            found[0] = self.rows.change(found.pop(-1).id, map_index=0)
+        for index in indexes:
+            if index not in found:
+                self.rows.add(run.facts.id, task_id, index, self.dag.task_dict[task_id].retries)
+            elif found[index].state == S.REMOVED:
+                self.rows.change(found[index].id, state=S.NONE)
+        for index in found.keys() - set(indexes):
+            self.rows.change(found[index].id, state=S.REMOVED)
 
     def previous(self, date: datetime) -> PreviousRun | None:
         """Return P of S4.9."""

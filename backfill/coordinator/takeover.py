@@ -1,0 +1,88 @@
+"""Taking up a job that was left (S11.2): nobody holds it, its holder has died, or its holder lives and goes on by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from sqlalchemy import Engine
+
+from backfill.config import Settings
+from backfill.coordinator.lease import HeldLease
+from backfill.exceptions import JobHeld, RefusedError, UsageError
+from backfill.states import FINISHED_JOB, JobState
+from backfill.store import jobs
+from backfill.store.database import repeat
+from backfill.store.jobs import JobRow
+
+#: A holder that was silent so far is looked at this many times in each of its heartbeats.
+_LOOKS_PER_HEARTBEAT = 10
+
+
+def take_over(
+    engine: Engine,
+    job_id: int,
+    *,
+    holder: str,
+    settings: Settings,
+    tell: Callable[[str], object],
+    wait: Callable[[float], object] = time.sleep,
+) -> HeldLease | None:
+    """Take the lease of a job, as soon as it is free; None: its holder lives, and goes on with the job that was paused.
+
+    Whether a holder lives shows within one heartbeat: if it renews its lease, the pause is lifted, or, where there was none, the
+    command is refused with `JobHeld`. If it does not, this waits for the lease to run out, and tells so in one sentence.
+    Raises `RefusedError` for a job that has ended.
+    """
+    lease = HeldLease.take_if_free(engine, job_id, holder=holder, settings=settings)
+    if lease is not None:
+        return lease
+    held = _read(engine, job_id)
+    lifted = held.state == JobState.PAUSED and _lift_pause(engine, job_id)
+    tell(_waiting(held, settings.lease_timeout))
+    while lease is None:
+        wait(settings.coordinator.heartbeat_interval.total_seconds() / _LOOKS_PER_HEARTBEAT)
+        now = _read(engine, job_id)
+        if now.lease_holder is not None and (now.lease_epoch, now.latest_heartbeat) != (
+            held.lease_epoch,
+            held.latest_heartbeat,
+        ):
+            if lifted:
+                return None
+            raise JobHeld(
+                f"Job {job_id} is driven by {_name(now.lease_holder)}; `backfill status {job_id}` shows how it goes on."
+            )
+        lease = HeldLease.take_if_free(engine, job_id, holder=holder, settings=settings)
+    return lease
+
+
+def _read(engine: Engine, job_id: int) -> JobRow:
+    row = repeat(engine, lambda tx: jobs.select_job(tx, job_id))
+    if row is None:
+        raise UsageError(f"There is no job {job_id}; `backfill list` shows those that exist.")
+    if row.state in FINISHED_JOB:
+        raise RefusedError(
+            f"Job {row.id} has ended as {row.state} and cannot be resumed; "
+            "start a new one with --rerun-failed-tasks to run what failed again."
+        )
+    return row
+
+
+def _lift_pause(engine: Engine, job_id: int) -> bool:
+    return repeat(engine, lambda tx: jobs.set_job_state_if(tx, job_id, {JobState.PAUSED}, JobState.RUNNING))
+
+
+def _waiting(held: JobRow, timeout: timedelta) -> str:
+    age = held.heartbeat_age or timedelta()
+    left = max(0, round((timeout - age).total_seconds()))
+    return (
+        f"Job {held.id} is held by {_name(held.lease_holder)}, which was heard of {age.total_seconds():.0f} s ago; "
+        f"if it stays silent, this command takes over in {left} s."
+    )
+
+
+def _name(holder: str | None) -> str:
+    """Return a holder as operators look for it: its process and its host."""
+    host, _, process = (holder or "").partition(":")
+    return f"process {process.partition(':')[0]} on {host}" if process else "another process"
