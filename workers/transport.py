@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 
 _redis: Any = kombu_redis  # kombu has types for some of its functions only
 
+#: End of the names of queues for remote control and its answers.
+_CONTROL = ".pidbox"
+
 
 class Channel(_redis.Channel):  # type: ignore[misc]  # as above
     """A channel that drops what it cannot read."""
@@ -34,9 +37,9 @@ class Transport(_redis.Transport):  # type: ignore[misc]  # as above
     Channel = Channel
 
     def _deliver(self, message: Any, queue: str) -> None:
-        """Deliver what came out of a queue after a check; remote control comes by other ways."""
-        broadcast = any(queue in channel.active_fanout_queues for channel in self.channels)
-        super()._deliver(message if broadcast else checked(message), queue)
+        """Deliver what came out of a worker queue after a check; remote control and its answers have queues of their own."""
+        control = queue.endswith(_CONTROL) or any(queue in channel.active_fanout_queues for channel in self.channels)
+        super()._deliver(message if control else checked(message), queue)
 
 
 def use_instead_of_kombus() -> None:

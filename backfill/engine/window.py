@@ -239,6 +239,10 @@ class Window:
         """Return a run as it was admitted; `KeyError` if it is not in the window."""
         return self._board.by_id[dag_run_id].facts
 
+    def runs(self) -> list[RunFacts]:
+        """Return the runs in the window, as they were admitted."""
+        return [run.facts for run in self._board.by_id.values()]
+
     def run_ids(self) -> list[int]:
         """Return the ids of the runs in the window."""
         return list(self._board.by_id)

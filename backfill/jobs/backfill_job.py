@@ -31,6 +31,7 @@ from backfill.jobs.report import Report, ReportedError
 from backfill.jobs.request import BackfillRequest
 from backfill.jobs.settling import outcomes_at_the_end, write_decisions, write_outcomes
 from backfill.jobs.task_status import DagRunTaskStatus, TaskInstance
+from backfill.jobs.timeouts import attempts_to_stop
 from backfill.keys import TaskInstanceKey
 from backfill.messages import DagSource
 from backfill.states import ENDED_BADLY, FINISHED, Reprocess, TaskInstanceState
@@ -386,11 +387,23 @@ class BackfillJob(BaseJob):
 
     def _settle_runs(self, ti_status: DagRunTaskStatus, session: Session | None) -> bool:
         """Finish the runs that have nothing unfinished left, and return whether there were any (S2.14)."""
-        outcomes = self.course.window.finished_runs()
+        outcomes = self._time_out_runs(ti_status, session)
+        overdue = {outcome.dag_run_id for outcome in outcomes}
+        outcomes += [outcome for outcome in self.course.window.finished_runs() if outcome.dag_run_id not in overdue]
         if self.course.policy.closes_stuck_runs:
             outcomes += self.course.stuck_outcomes(ti_status)
         self._end_runs(outcomes, ti_status, session)
         return bool(outcomes)
+
+    def _time_out_runs(self, ti_status: DagRunTaskStatus, session: Session | None) -> list[RunOutcome]:
+        """Skip what is unfinished in runs whose `dagrun_timeout` is over, stop what runs of it, and return their ends (S6.6)."""
+        if self.course.timeouts.due_in(self.at_work().lease.now()) != 0:
+            return []
+        timed_out = self.at_work().write(self.course.timeouts.write, session)
+        self._reconciler.stop(attempts_to_stop(timed_out.rows, self.course.window.facts))
+        self._observe(ti_status, timed_out.rows)
+        ti_status.timed_out.extend(self.course.window.run(outcome.dag_run_id) for outcome in timed_out.outcomes)
+        return timed_out.outcomes
 
     def _set_unfinished_dag_runs_to_failed(self, dag_runs: Iterable[RunFacts], session: Session | None = None) -> None:
         """Close the runs that nothing can finish any more: by their task instances if all are finished, else `failed` (S9.4)."""

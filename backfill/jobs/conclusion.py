@@ -14,7 +14,7 @@ from backfill.jobs.course import Course
 from backfill.jobs.report import Report, ReportedError
 from backfill.jobs.task_status import DagRunTaskStatus, TaskInstance
 from backfill.keys import TaskInstanceKey
-from backfill.states import ENDED_WELL, FINISHED_JOB, JobState, TaskInstanceState
+from backfill.states import ENDED_WELL, FINISHED_JOB, DagRunState, JobState, TaskInstanceState
 from backfill.store import dates, jobs, report
 from backfill.store.database import Tx
 from backfill.telemetry import Progress, RunningTask, TaskInstanceEnded
@@ -102,8 +102,21 @@ def collect_errors(
         )
         for ti, run, reason, waits_for_past in ti_status.blocked
     ]
+    late = [
+        ReportedError(
+            kind="run_timed_out",
+            key=TaskInstanceKey(run.dag_id, "", run.run_id),
+            logical_date=run.logical_date,
+            try_number=0,
+            state=DagRunState.FAILED.value,
+            error=f"dagrun_timeout of {course.dag.dagrun_timeout} is over",
+        )
+        for run in ti_status.timed_out
+    ]
     place = {task_id: n for n, task_id in enumerate(course.graph.task_ids)}
-    return sorted(bad + blocked, key=lambda e: (e.logical_date, place.get(e.key.task_id, len(place)), e.key.map_index))
+    return sorted(
+        bad + blocked + late, key=lambda e: (e.logical_date, place.get(e.key.task_id, len(place)), e.key.map_index)
+    )
 
 
 def conclude(job: BaseJob, course: Course, ti_status: DagRunTaskStatus, errors: list[ReportedError]) -> Report:

@@ -18,6 +18,7 @@ from backfill.jobs.progress import Pace, Throttle
 from backfill.jobs.request import BackfillRequest
 from backfill.jobs.rhythm import Rhythm
 from backfill.jobs.task_status import BlockedTask, DagRunTaskStatus, TaskInstance
+from backfill.jobs.timeouts import TIMED_OUT, RunTimeouts
 from backfill.jobs.verdict import Budget
 from backfill.states import FINISHED, DagRunState, TaskInstanceState
 from backfill.store.runs import TaskTemplate
@@ -71,6 +72,7 @@ class Course:
             sweep_every=settings.coordinator.heartbeat_interval.total_seconds(),
             look_every=request.delay_on_limit_secs,
         )
+        self.timeouts = RunTimeouts(self.window, dag.dagrun_timeout)
         self.budget = Budget(settings.task.infrastructure_retries, disable_retry=request.disable_retry)
         self.pace = Pace()
         self.throttle = Throttle()
@@ -116,7 +118,7 @@ class Course:
         """Count a run that ended: a failed one is a failure of the job, unless it failed by tasks not chosen (S9.1, S13.7)."""
         by_others = bool(self.graph.others) and outcome.reason == "task_failure"
         if outcome.state == DagRunState.FAILED and not by_others:
-            self.policy.run_failed()
+            self.policy.run_failed(timed_out=outcome.reason == TIMED_OUT)
 
     def note_ends(self, ended: Iterable[TaskInstance]) -> None:
         """Note that task instances ended: the pace is theirs, and what they occupied is free."""
@@ -179,6 +181,9 @@ class Course:
         at = self.window.next_due()
         if at is not None:
             due.append((at - lease.now()).total_seconds())
+        overdue_in = self.timeouts.due_in(lease.now())
+        if overdue_in is not None:
+            due.append(overdue_in)
         if self.throttle.news:
             due.append(self.throttle.due_in())
         return max(0.0, min(due))

@@ -189,6 +189,12 @@ class Reconciler:
 
     # -- the operator ---------------------------------------------------------------------------------------------------
 
+    def stop(self, attempt_ids: Sequence[str]) -> None:
+        """Stop the processes that run these attempts, whose rows say otherwise by now."""
+        if attempt_ids:
+            for executor in self._workplace.executors.values():
+                executor.terminate(attempt_ids)
+
     def take_back_unclaimed(self, running: Running, session: Session | None = None) -> list[TaskInstanceFacts]:
         """Take back what no worker has claimed (S3.8), and return the rows of all that was in flight as they are now."""
         attempts = [(ti.facts.id, ti.facts.attempt_id) for ti in running.values() if ti.facts.attempt_id]

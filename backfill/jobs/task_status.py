@@ -70,6 +70,8 @@ class DagRunTaskStatus:
         self.departed: Counter[TaskInstanceState] = Counter()
         #: What `deadlocked` holds, with the reasons.
         self.blocked: list[BlockedTask] = []
+        #: Runs whose `dagrun_timeout` ran out.
+        self.timed_out: list[RunFacts] = []
         self._observed: list[TaskInstanceFacts] | None = None
 
     def sort(self, ti: TaskInstance) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple, cast
 
 from backfill.facts import RunFacts
@@ -264,6 +265,26 @@ _SELECT_WINDOW = statement(
 def select_window_runs(tx: Tx, job_id: int) -> list[RunFacts]:
     """Return the runs that are in the job's window, in their order of admission: what a new holder goes on with (S8.6)."""
     return read(RunFacts, tx.execute(_SELECT_WINDOW, {"job_id": job_id}))
+
+
+_SELECT_TIMED_OUT = statement(
+    """
+    select id from dag_run
+    where id = any(cast(:dag_run_ids as bigint[])) and state = 'running'
+      and extract(epoch from clock_timestamp() - start_date) - idle_seconds > extract(epoch from cast(:timeout as interval))
+    order by id
+    for no key update
+    """
+)
+
+
+def lock_timed_out_runs(tx: Tx, dag_run_ids: Sequence[int], timeout: timedelta) -> list[int]:
+    """Lock and return those of the runs that have been running for longer than `timeout` (S6.6).
+
+    Time in which their job was paused or nobody drove it does not count.
+    """
+    parameters = {"dag_run_ids": list(dag_run_ids), "timeout": timeout}
+    return list(tx.execute(_SELECT_TIMED_OUT, parameters).scalars())
 
 
 _FINISH = statement(

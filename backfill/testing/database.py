@@ -50,9 +50,8 @@ def _made(url: str, home: str, default_pool_slots: int) -> Engine:
         server.dispose()
 
     _at_the_end.callback(drop)
-    atexit.register(
-        _at_the_end.close
-    )  # here, so that it comes before the end of servers acquired above; twice is harmless
+    # after the servers were acquired, so that it comes before their own end; twice is harmless
+    atexit.register(_at_the_end.close)
     return engine
 
 

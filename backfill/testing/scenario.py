@@ -4,37 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, cast
-
-from sqlalchemy import Engine
+from typing import Any
 
 from backfill.config import Settings, load_settings
-from backfill.coordinator.drive import drive
-from backfill.coordinator.lease import HeldLease, holder_name
 from backfill.dag import DAG
 from backfill.exceptions import (
     BackfillError,
-    BackfillUnfinished,
     DateOwned,
     NothingToDo,
     RefusedError,
     UnknownPool,
     UsageError,
 )
-from backfill.executors import Mailbox
-from backfill.jobs import BackfillJob
-from backfill.jobs.base_job import Workplace
-from backfill.jobs.creation import create, read_job
 from backfill.jobs.report import Report
 from backfill.jobs.request import BackfillRequest
 from backfill.states import JobState, TaskInstanceState
 from backfill.store import pools, scratch
 from backfill.store.database import repeat
-from backfill.telemetry import Telemetry
 from backfill.testing.dags import build_dag, date_key, moment_of
 from backfill.testing.database import scratch_engine
 from backfill.testing.presets import write_presets
 from backfill.testing.script import Script, ScriptedExecutor
+from backfill.testing.stage import Stage
 
 #: The executor of a scenario, as it stands in the job's parameters.
 EXECUTOR = ScriptedExecutor.name
@@ -52,7 +43,7 @@ def run_scenario(scenario: Mapping[str, Any]) -> dict[str, Any]:
     dag = build_dag(scenario["dag"])
     script = Script(dag, scenario.get("outcomes", {}))
     repeat(engine, lambda tx: _prepare(tx, dag, scenario, settings))
-    ended = _run(engine, settings, dag, _request(scenario), script)
+    ended = _run(Stage(engine=engine, settings=settings), dag, _request(scenario), script)
     return {**ended, **repeat(engine, lambda tx: _rows(tx, dag, script))}
 
 
@@ -77,34 +68,13 @@ def _request(scenario: Mapping[str, Any]) -> BackfillRequest:
     return replace(request, **flags)
 
 
-def _run(engine: Engine, settings: Settings, dag: DAG, request: BackfillRequest, script: Script) -> dict[str, Any]:
+def _run(stage: Stage, dag: DAG, request: BackfillRequest, script: Script) -> dict[str, Any]:
     """Create and drive the job; return how it ended."""
-    holder = holder_name()
     try:
-        created = create(
-            BackfillJob.from_request(dag, request), engine, settings, frozen=None, dag_source={}, holder=holder
-        )
+        ready = stage.put_on(dag, request, ScriptedExecutor(stage.engine, script))
     except BackfillError as refusal:
         return {"job": "refused", "error": _reason_of(refusal)}
-    assert created.epoch is not None
-    job = read_job(engine, created.job_id)
-    job.dag = dag
-    lease = HeldLease(engine, created.job_id, holder=holder, epoch=created.epoch, settings=settings)
-    workplace = Workplace(
-        engine=engine,
-        settings=settings,
-        telemetry=Telemetry(),
-        lease=lease,
-        executors={EXECUTOR: ScriptedExecutor(engine, script)},
-        database_url="",
-        broker_url="",
-        mailbox=Mailbox(),
-    )
-    try:
-        report = drive(job, workplace, lease, resumed=False)
-    except BackfillUnfinished as unfinished:
-        report = cast("Report", unfinished.report)
-    return _said(report)
+    return _said(ready.drive())
 
 
 def _said(report: Report) -> dict[str, Any]:

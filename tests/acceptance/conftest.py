@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from lifecycle_stage import QUICK, Rows, Stage, rows_of
 from click.testing import CliRunner, Result
+from lifecycle_stage import QUICK, Rows, Stage, rows_of
 
 from backfill.cli.main import cli
 from backfill.config import Settings

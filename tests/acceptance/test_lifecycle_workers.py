@@ -27,7 +27,7 @@ def test_what_a_killed_worker_ran_is_run_again_by_another(stage: Stage, rows: Ro
     run = stage.run(3)
     stage.wait_for_starts(2)
     killed.kill_all()
-    stage.worker(2)
+    stage.worker(3)
     stage.wait_for_starts(5)
     stage.let_go()
     assert run.end() == 0, run.told

@@ -37,13 +37,12 @@ _ZOMBIE_RUNS_AGAIN = {
     "b 2024-01-01": ("success", 1, 1),
     "run 2024-01-01": "success",
 }
+_REFUSED = {"job": "refused", "run 2024-01-01": ABSENT, "run 2024-01-02": ABSENT}
 
 #: Against the families.
 DIFFERENCES: dict[str, Deliberate] = {
-    "limits-0025": Deliberate(
-        "S1.2", _REFUSED_POOL, {"job": "refused", "run 2024-01-01": ABSENT, "run 2024-01-02": ABSENT}
-    ),
-    "limits-0026": Deliberate("S1.2", _REFUSED_POOL, {"job": "refused", "run 2024-01-01": ABSENT}),
+    "limits-0025": Deliberate("S1.2", _REFUSED_POOL, _REFUSED),
+    "limits-0026": Deliberate("S1.2", _REFUSED_POOL, _REFUSED),
     "mapped-0110": Deliberate(
         "S4.1 line 3, S4.7",
         "a mapped source passes when all its task instances are finished: two values were pushed, two indexes are made",

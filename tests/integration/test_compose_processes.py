@@ -93,7 +93,8 @@ class Machine:
         of_service = {name: str(value) for name, value in SERVICES[service].get("environment", {}).items()}
         own = {name: self.here(value) for name, value in (of_image | of_service).items()}
         own["BACKFILL__FLOWER__PORT"] = str(self.port("5555"))  # the default, which on this machine may be taken
-        return {"PATH": f"{PROGRAMS}:{os.environ['PATH']}", "HOME": own["BACKFILL_HOME"], **own}
+        path = f"{PROGRAMS}:{os.environ['PATH']}"
+        return {"PATH": path, "HOME": own["BACKFILL_HOME"], "TMPDIR": str(self._log.parent), **own}
 
     def run(self, service: str, *arguments: str) -> str:
         """Run `backfill` in a service's environment, with its own command unless `arguments` are given; return what it prints."""

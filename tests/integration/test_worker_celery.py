@@ -21,6 +21,7 @@ from backfill import DAG
 from backfill.config import Settings
 from backfill.embedded import Servers
 from backfill.executors import broker
+from backfill.executors.environment import settings_environment
 from backfill.operators import PythonOperator
 from workers.presence import LIFETIME
 
@@ -120,6 +121,20 @@ def test_a_worker_runs_what_is_in_its_queue_and_tells(
     assert 0 < worker.client.ttl(bundle.stream) <= 86400
     wait_until(lambda: "ValueError: no good" in worker.log.read_text(), "the worker has said that one failed")
     assert "Traceback" not in worker.log.read_text()
+    assert "pong" in celery(worker, "inspect", "ping")
+
+
+def celery(worker: WorkerProcess, *arguments: str) -> str:
+    """Return what a command of Celery says about the workers."""
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "workers", *arguments],
+        cwd=ROOT,
+        env=settings_environment(worker.settings, os.environ),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
 
 
 def test_workers_say_that_they_are_there_and_take_their_leave(start_worker: StartWorker, wait_until: WaitUntil) -> None:

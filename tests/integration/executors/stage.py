@@ -54,7 +54,8 @@ class Worker:
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "celery", "-A", "workers", "worker", "--concurrency", "1"],
-                env=settings_environment(settings, os.environ),
+                # what it would leave in the system's folder for temporary files when it is killed
+                env=settings_environment(settings, {**os.environ, "TMPDIR": str(log.parent)}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

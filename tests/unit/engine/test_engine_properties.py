@@ -110,11 +110,13 @@ class Watched(Replay):
 
     def disturb(self) -> None:
         """Set a row by hand, or clear it (S3.22, S3.25), as it may happen at any time."""
-        rows = [row for row in self.active_rows() if row.state != S.REMOVED]
+        rows = self.active_rows()
         if not rows:
             return
         row = self.rng.choice(rows)
-        state = self.rng.choice([S.NONE, S.NONE, S.SUCCESS, S.SKIPPED, S.FAILED, S.UPSTREAM_FAILED, S.UP_FOR_RETRY])
+        state = self.rng.choice(
+            [S.NONE, S.NONE, S.NONE, S.SUCCESS, S.SKIPPED, S.FAILED, S.UPSTREAM_FAILED, S.UP_FOR_RETRY, S.REMOVED]
+        )
         retries = self.dag.task_dict[row.task_id].retries
         self.rows.change(
             row.id,
@@ -132,7 +134,7 @@ class Watched(Replay):
 class Disturbed(Watched):
     """A replay in which somebody edits rows every now and then, up to `edits` times."""
 
-    edits = 6
+    edits = 12
 
     def _tick(self) -> bool:
         if self.edits and self.rng.random() < 0.4:

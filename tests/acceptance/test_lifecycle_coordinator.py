@@ -1,0 +1,170 @@
+"""The process that drives a job is interrupted, frozen or killed, and another goes on."""
+
+from __future__ import annotations
+
+import signal
+
+from lifecycle_stage import Command, Rows, Stage
+
+
+def drive_with_two_running(stage: Stage, days: int = 3) -> Command:
+    """Start a worker with two processes and a backfill, and return it once both have a task that waits."""
+    stage.hold()
+    stage.worker(2)
+    run = stage.run(days)
+    stage.wait_for_starts(2)
+    return run
+
+
+def wait_for_epoch(stage: Stage, rows: Rows, epoch: int) -> None:
+    stage.wait_until(lambda: rows.job.lease_epoch == epoch and rows.job.lease_holder, f"the job's lease is number {epoch}")
+
+
+def test_after_a_crash_resume_waits_for_the_lease_and_adopts_what_runs(stage: Stage, rows: Rows) -> None:
+    run = drive_with_two_running(stage)
+    run.kill_all()
+    resumed = stage.start("resume", str(rows.job.id))
+    wait_for_epoch(stage, rows, 2)
+    assert "which was heard of 0 s ago; if it stays silent, this command takes over in 3 s." in resumed.told
+    stage.let_go()
+    assert resumed.end() == 0, resumed.told
+    stage.assert_each_started_once(3)
+
+
+def test_resume_is_refused_while_the_holder_lives(stage: Stage, rows: Rows) -> None:
+    run = drive_with_two_running(stage, days=2)
+    resumed = stage.start("resume", str(rows.job.id))
+    assert resumed.end() == 75
+    assert f"Error: Job {rows.job.id} is driven by process {run.process.pid} on " in resumed.told
+    assert "can be resumed" not in resumed.told
+    stage.let_go()
+    assert run.end() == 0, run.told
+    stage.assert_each_started_once(2)
+
+
+def test_an_interrupt_pauses_the_job_and_leaves_remote_tasks_alone(stage: Stage, rows: Rows) -> None:
+    run = drive_with_two_running(stage)
+    stage.wait_until(lambda: rows.states()["queued"] == 1, "the third has no worker yet")
+    run.send(signal.SIGTERM)
+    assert run.end() == 130
+    job = rows.job
+    assert run.told.splitlines()[-1] == f"Job {job.id} can be resumed: backfill resume {job.id}"
+    assert (job.state, job.lease_holder) == ("paused", None)
+    assert rows.states() == {"running": 2, "none": 4}  # what nobody had claimed is taken back
+    assert {row.state for row in rows.ask("select state from dag_run")} == {"running"}
+    stage.let_go()
+    stage.wait_until(lambda: rows.states()["success"] == 2, "the running ones end by themselves")
+    resumed = stage.start("resume", str(job.id))
+    assert resumed.end() == 0, resumed.told
+    stage.assert_each_started_once(3)
+
+
+def test_a_second_interrupt_ends_the_command_at_once(stage: Stage, rows: Rows) -> None:
+    stage.hold()
+    run = stage.run(2, "--local")
+    stage.wait_for_starts(2)
+    (stage.here / "stubborn").touch()
+    run.send(signal.SIGINT)
+    run.send(signal.SIGINT)
+    assert run.end(5) == 130
+    stage.wait_until(lambda: not stage.left(), "its task processes are gone", timeout=3)
+    resumed = stage.start("resume", str(rows.job.id))
+    stage.let_go()
+    assert resumed.end() == 0, resumed.told
+    stage.assert_each_ended_once(2)
+
+
+def test_an_interrupt_stops_local_tasks_and_they_cost_nothing(stage: Stage, rows: Rows) -> None:
+    stage.hold()
+    run = stage.run(2, "--local")
+    stage.wait_for_starts(2)
+    run.send(signal.SIGINT)
+    assert run.end() == 130
+    assert stage.left() == {}
+    assert (rows.job.state, rows.outcomes()) == ("paused", {"none": 2})
+    assert {row.infrastructure_failures for row in rows.ask("select * from task_instance")} == {0}
+    stage.let_go()
+    resumed = stage.start("resume", str(rows.job.id))
+    assert resumed.end() == 0, resumed.told
+    assert "is held by" not in resumed.told
+    stage.assert_each_ended_once(2)
+
+
+def test_local_tasks_of_a_killed_coordinator_are_found_lost_at_the_takeover(stage: Stage, rows: Rows) -> None:
+    stage.hold()
+    patient = {"task__heartbeat_timeout": 60}
+    run = stage.run(2, "--local", **patient)
+    stage.wait_for_starts(2)
+    run.process.kill()
+    stage.wait_until(lambda: not stage.left(), "its task processes are gone")
+    resumed = stage.start("resume", str(rows.job.id), **patient)
+    stage.wait_for_starts(4)
+    stage.let_go()
+    assert resumed.end() == 0, resumed.told
+    stage.assert_each_ended_once(2)
+    assert rows.outcomes() == {"lost": 2, "success": 4}
+
+
+def test_a_stopped_coordinator_leaves_its_jobs_paused(stage: Stage, rows: Rows) -> None:
+    stage.hold()
+    stage.worker(2)
+    job_id = stage.submit(2)
+    coordinator = stage.start("coordinator")
+    stage.wait_for_starts(2)
+    coordinator.send(signal.SIGTERM)
+    assert coordinator.end() == 130
+    assert f"Job {job_id} can be resumed: backfill resume {job_id}" in coordinator.told.splitlines()
+    assert (rows.job.state, rows.job.lease_holder) == ("paused", None)
+    stage.let_go()
+    resumed = stage.start("resume", str(job_id))
+    assert resumed.end() == 0, resumed.told
+    stage.assert_each_started_once(2)
+
+
+def test_of_two_coordinators_one_drives_and_the_other_takes_over(stage: Stage, rows: Rows) -> None:
+    stage.hold()
+    stage.worker(2)
+    coordinators = [stage.start("coordinator") for _ in range(2)]
+    stage.submit(3)
+    stage.wait_for_starts(2)
+    holder = rows.job.lease_holder.split(":")[1]
+    [driving] = [each for each in coordinators if str(each.process.pid) == holder]
+    [other] = [each for each in coordinators if each is not driving]
+    assert rows.job.lease_epoch == 1
+    driving.kill_all()
+    wait_for_epoch(stage, rows, 2)
+    assert rows.job.lease_holder.split(":")[1] == str(other.process.pid)
+    stage.let_go()
+    stage.wait_until(lambda: rows.job.state == "success", "the job has ended well")
+    stage.assert_each_started_once(3)
+    other.send(signal.SIGTERM)
+    assert other.end() == 0
+
+
+def test_a_frozen_coordinator_that_wakes_up_writes_nothing_and_says_so(stage: Stage, rows: Rows) -> None:
+    run = drive_with_two_running(stage)
+    run.send(signal.SIGSTOP)
+    resumed = stage.start("resume", str(rows.job.id))
+    wait_for_epoch(stage, rows, 2)
+    run.send(signal.SIGCONT)
+    assert run.end() == 75
+    assert run.told.splitlines()[-1].startswith("Error: Another coordinator took")
+    assert rows.job.state == "running"
+    stage.let_go()
+    assert resumed.end() == 0, resumed.told
+    stage.assert_each_started_once(3)
+
+
+def test_resume_of_a_paused_job_whose_holder_lives_lifts_the_pause(stage: Stage, rows: Rows) -> None:
+    run = drive_with_two_running(stage)
+    stage.wait_until(lambda: rows.states()["queued"] == 1, "the third has no worker yet")
+    rows.write("update job set state = 'paused'")
+    stage.wait_until(lambda: rows.states() == {"running": 2, "none": 4}, "what nobody claimed is taken back", timeout=5)
+    stage.let_go()
+    stage.wait_until(lambda: rows.states() == {"success": 2, "none": 4}, "what ran has ended")
+    resumed = stage.start("resume", str(rows.job.id))
+    assert resumed.end() == 0, resumed.told
+    assert resumed.printed == f"The pause of job {rows.job.id} is lifted; the process that drives it goes on.\n"
+    assert run.end() == 0, run.told
+    assert rows.job.lease_epoch == 1
+    stage.assert_each_started_once(3)
