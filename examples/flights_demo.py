@@ -44,7 +44,12 @@ def use_own_settings() -> None:
 
 def run(*, again: bool) -> tuple[int, int]:
     """Backfill January, also if that was done before; return exit code and job."""
-    arguments = ["run", str(HERE / "flights.py"), *JANUARY, *(["--reprocess", "completed"] if again else [])]
+    arguments = [
+        "run",
+        os.path.relpath(HERE / "flights.py"),
+        *JANUARY,
+        *(["--reprocess", "completed"] if again else []),
+    ]
     finished = call(*arguments, "-o", "json")
     return finished.returncode, int(json.loads(finished.stdout)["job_id"])
 

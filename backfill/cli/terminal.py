@@ -91,6 +91,8 @@ def duration_text(duration: timedelta) -> str:
 
 def rate_text(per_second: float) -> str:
     """Return a rate for people, in the unit that gives a number above one: `41.2/s`, `12.5/min`, `3.0/h`."""
+    if not per_second:
+        return "0/s"
     for unit, seconds in (("s", 1), ("min", _MINUTE)):
         if per_second * seconds >= 1:
             return f"{per_second * seconds:.1f}/{unit}"

@@ -93,6 +93,7 @@ class Admission:
         self._own_runs = 0
         self._foreign_runs = 0
         self._refused = False
+        self._crowded = False
 
     # -- is it worth asking the database? -------------------------------------------------------------------------------
 
@@ -114,6 +115,16 @@ class Admission:
     def _limit(self) -> int:
         own = self._request.max_active_runs
         return own if own is not None else self._dag.max_active_runs
+
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether a date is left that only the end of somebody else's run lets in."""
+        return not self.exhausted and (self._foreign_runs > 0 or self._refused)
+
+    def crowded_out(self, admitted: Admitted) -> bool:
+        """Return whether runs of others have just come to hold back every date; once until that changes."""
+        before, self._crowded = self._crowded, not admitted.runs and not self._own_runs and self._foreign_runs > 0
+        return self._crowded and not before
 
     def read_again(self) -> None:
         """Forget what was read of pending dates: a run that somebody cleared meanwhile is pending again."""

@@ -37,7 +37,7 @@ from backfill.messages import DagSource
 from backfill.states import ENDED_BADLY, FINISHED, Reprocess, TaskInstanceState
 from backfill.store import recovery, task_instances
 from backfill.store.dates import PlannedDate
-from backfill.telemetry import Dispatched, Event, RunAdmitted, RunSettled
+from backfill.telemetry import Dispatched, Event, Note, RunAdmitted, RunSettled
 
 
 class BackfillJob(BaseJob):
@@ -173,6 +173,8 @@ class BackfillJob(BaseJob):
             self._end_runs(self.course.stuck_outcomes(ti_status), ti_status, session)
             self._set_unfinished_dag_runs_to_failed(ti_status.active_runs.values(), session)
             ti_status.rest()
+            self.course.throttle.open()
+            self._log_progress(ti_status)
         return conclude(self, self.course, ti_status, self._collect_errors(ti_status, session))
 
     def _execute_for_run_dates(
@@ -236,6 +238,15 @@ class BackfillJob(BaseJob):
             return
         admitted = self.at_work().write(run_dates.admit_next, session)
         run_dates.confirm(admitted)
+        if run_dates.waits_for_others:
+            self.course.rhythm.look_again()
+        if run_dates.crowded_out(admitted):
+            self._tell(
+                Note(
+                    self.id,
+                    f"The runs of other jobs take all of {self.dag_id}'s max_active_runs; waiting for one to end.",
+                )
+            )
         self.course.count_as_done(ti_status, admitted.done)
         self._task_instances_for_dag_runs(admitted.runs, ti_status, session)
 
@@ -344,6 +355,8 @@ class BackfillJob(BaseJob):
         if observed is None:
             observed = self._reconciler.read_again(ti_status.running, session)
         self._observe(ti_status, observed)
+        for ti in self.course.task_instances(row for row in observed if self.course.window.knows(row.id)):
+            ti_status.sort(ti)  # also what is no news to the window
 
     def _observe(self, ti_status: DagRunTaskStatus, rows: Iterable[TaskInstanceFacts]) -> None:
         """Take in rows as they are now; what is news about them is sorted and told."""

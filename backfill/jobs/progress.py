@@ -60,6 +60,10 @@ class Throttle:
         self._last, self._last_at, self.news = content, self._clock(), False
         return True
 
+    def open(self) -> None:
+        """Let the next report through at once: it is the last one."""
+        self._last_at = float("-inf")
+
     def due_in(self) -> float:
         """Return the seconds until the next report may go."""
         return max(0.0, self._last_at + REPORT_EVERY - self._clock())

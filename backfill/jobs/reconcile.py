@@ -15,9 +15,20 @@ from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
 from backfill.jobs.base_job import Workplace
 from backfill.jobs.course import Course
 from backfill.jobs.task_status import TaskInstance
-from backfill.jobs.verdict import Failed, Lost, Verdict, heartbeat_ran_out, judge, lost, never_claimed, orphaned
+from backfill.jobs.verdict import (
+    Failed,
+    Lost,
+    Verdict,
+    heartbeat_ran_out,
+    is_stale,
+    judge,
+    lost,
+    never_claimed,
+    orphaned,
+)
 from backfill.keys import TaskInstanceKey
 from backfill.messages import Attempt, ExecutorEvent
+from backfill.states import TaskInstanceState
 from backfill.store import attempts, recovery, task_instances
 from backfill.store.database import Tx
 from backfill.store.recovery import Failure, InFlight, Loss
@@ -51,15 +62,21 @@ class Reconciler:
     ) -> list[TaskInstanceFacts]:
         """Set right what disagrees with `events`, and return the rows that they are about, as they are now (S8.1, S8.2).
 
-        Events about task instances that are not `running` as far as is known are stale, and cost no query.
+        Events about attempts that are not `running` as far as is known are stale, and cost no query.
         """
         attempts = {ti.facts.attempt_id: ti.facts.id for ti in running.values()}
         current = {event.task_instance_id: event for event in events if event.attempt_id in attempts}
+        for event in events:
+            if event.attempt_id not in attempts:
+                _drop(event)
         if not current:
             return []
         ids = sorted(current)
         rows = self._workplace.read(lambda tx: task_instances.select_facts(tx, ids), session)
-        verdicts = [verdict for row in rows if (verdict := self._judge(current[row.id], row)) is not None]
+        hosts = self._hosts_of([row for row in rows if row.state == TaskInstanceState.RUNNING], session)
+        verdicts = [
+            verdict for row in rows if (verdict := self._judge(current[row.id], row, hosts.get(row.id))) is not None
+        ]
         if not verdicts:
             return rows
         return self._workplace.write(lambda tx: self._write(tx, verdicts, ids), session)
@@ -128,13 +145,24 @@ class Reconciler:
         ids = sorted(ti.facts.id for ti in running.values())
         return self._workplace.read(lambda tx: task_instances.select_facts(tx, ids), session)
 
-    def _judge(self, event: ExecutorEvent, row: TaskInstanceFacts) -> Verdict | None:
-        key = self._course.window.key(row.id)
+    def _hosts_of(self, disagreeing: Sequence[TaskInstanceFacts], session: Session | None) -> dict[int, str]:
+        """Return where task instances run, by id; what was reported of is mostly not in flight any more, and costs no query."""
+        ids = [row.id for row in disagreeing]
+        return self._workplace.read(lambda tx: recovery.select_hosts(tx, ids), session) if ids else {}
+
+    def _judge(self, event: ExecutorEvent, row: TaskInstanceFacts, host: str | None = None) -> Verdict | None:
         verdict = judge(
-            event, row, key, budget=self._course.budget, retries=self._course.dag.task_dict[row.task_id].retries
+            event,
+            row,
+            self._course.window.key(row.id),
+            budget=self._course.budget,
+            retries=self._course.dag.task_dict[row.task_id].retries,
+            host=host,
         )
         if verdict is not None:
             logger.warning("%s", verdict.error)
+        elif is_stale(event, row):
+            _drop(event)
         return verdict
 
     def _write(self, tx: Tx, verdicts: Sequence[Verdict], ids: Sequence[int]) -> list[TaskInstanceFacts]:
@@ -230,3 +258,7 @@ class Reconciler:
         held = local.holds(ti.facts.attempt_id for ti in running.values() if ti.facts.attempt_id)
         # the processes end with the executor, just after this; what they still write is fenced out by then
         self._workplace.write(lambda tx: attempts.hand_back_if_running(tx, held), session)
+
+
+def _drop(event: ExecutorEvent) -> None:
+    logger.debug("Stale: attempt %s of task instance %d is %s", event.attempt_id, event.task_instance_id, event.state)

@@ -30,7 +30,7 @@ class Rhythm:
 
     def look_again(self) -> None:
         """Note that something was held back by what others may free: look after `delay_on_limit_secs` (S1.7)."""
-        if self._look_at is None:
+        if self._look_at is None or self._look_at <= self._clock():
             self._look_at = self._clock() + self._look_every
 
     def look_due(self) -> bool:
@@ -60,7 +60,7 @@ class Rhythm:
     def due_in(self) -> float:
         """Return the seconds until the next deadline."""
         deadlines = [self._sweep_at]
-        if self._look_at is not None:
+        if self._look_at is not None and self._look_at > self._clock():  # a look that is due takes place in this round
             deadlines.append(self._look_at)
         if not self.may_publish():
             deadlines.append(self._publish_at)

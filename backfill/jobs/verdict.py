@@ -49,21 +49,33 @@ class Budget:
 
 
 def judge(
-    event: ExecutorEvent, row: TaskInstanceFacts, key: TaskInstanceKey, *, budget: Budget, retries: int
+    event: ExecutorEvent,
+    row: TaskInstanceFacts,
+    key: TaskInstanceKey,
+    *,
+    budget: Budget,
+    retries: int,
+    host: str | None = None,
 ) -> Verdict | None:
     """Return what has to be written after `event`, or None where the row decides or the event is stale.
 
-    `retries` is the task's own number: without it nothing is retried (S6.2).
+    `retries` is the task's own number: without it nothing is retried (S6.2). `host` is where the attempt runs, if that is known.
     """
-    if event.attempt_id != (row.attempt_id or "") or event.state not in OVER or row.state not in IN_FLIGHT:
+    if is_stale(event, row) or event.state not in OVER or row.state not in IN_FLIGHT:
         return None
+    message = _message(event, row, key, host)
     if event.infrastructure and row.infrastructure_failures < budget.infrastructure_retries:
-        return Lost(row.id, row.attempt_id, _message(event, row, key))
+        return Lost(row.id, row.attempt_id, message)
     retry = is_eligible(
         retries=retries, try_number=row.try_number, max_tries=row.max_tries, disable_retry=budget.disable_retry
     )
     beyond = _BEYOND_BUDGET.format(budget.infrastructure_retries) if event.infrastructure else ""
-    return Failed(row.id, row.attempt_id, _message(event, row, key) + beyond, retry)
+    return Failed(row.id, row.attempt_id, message + beyond, retry)
+
+
+def is_stale(event: ExecutorEvent, row: TaskInstanceFacts) -> bool:
+    """Return whether `event` is about an attempt that is not the row's, so that it does not count (S8.1)."""
+    return event.attempt_id != (row.attempt_id or "")
 
 
 def lost(row: TaskInstanceFacts, reason: str) -> ExecutorEvent:
@@ -89,6 +101,7 @@ def never_claimed(timeout: timedelta) -> str:
     return f"no worker took it for {timeout.total_seconds():g} s and no message waits: the message was lost"
 
 
-def _message(event: ExecutorEvent, row: TaskInstanceFacts, key: TaskInstanceKey) -> str:
+def _message(event: ExecutorEvent, row: TaskInstanceFacts, key: TaskInstanceKey, host: str | None) -> str:
+    where = f" on {host}" if host else ""
     info = f": {event.info}" if event.info else ""
-    return f"The executor reports {key} (try {row.try_number}) as {event.state} while its row says {row.state}{info}"
+    return f"The executor reports {key} (try {row.try_number}) as {event.state} while its row says {row.state}{where}{info}"

@@ -76,6 +76,16 @@ def select_unclaimed(tx: Tx, job_id: int, queued_timeout: timedelta) -> list[InF
     return _read(tx, _SELECT_UNCLAIMED, job_id=job_id, timeout=queued_timeout)
 
 
+_SELECT_HOSTS = statement(
+    "select id, hostname from task_instance where id = any(cast(:ti_ids as bigint[])) and hostname is not null"
+)
+
+
+def select_hosts(tx: Tx, ti_ids: Collection[int]) -> dict[int, str]:
+    """Return the host of the worker that last claimed each task instance, where there was one."""
+    return {row.id: row.hostname for row in tx.execute(_SELECT_HOSTS, {"ti_ids": list(ti_ids)})}
+
+
 def _read(tx: Tx, sql: TextClause, **parameters: Any) -> list[InFlight]:
     rows = tx.execute(sql, parameters).all()
     width = len(TaskInstanceFacts._fields)

@@ -26,7 +26,8 @@ from backfill.store.database import create_engine
 
 WaitUntil = Callable[..., None]
 
-#: `first` of each day waits while there is a file `hold`; `second` follows. With a file `deadly`, `first` of 1 January ends its process.
+#: `first` of each day waits while there is a file `hold`; `second` follows. With a file `deadly`, `first` of 1 January ends its
+#: process; with a file `stubborn` it goes on waiting when it is told to stop.
 DAG_FILE = """
 import json
 import os

@@ -125,7 +125,8 @@ def test_an_attempt_that_dies_in_a_transaction_leaves_nothing(warehouse: Any, wa
             tx.replace("running_total", "2013-01-01", [(3, 3)])
             raise KeyError
 
-    pytest.raises(KeyError, die)
+    with pytest.raises(KeyError):
+        die()
     assert content(warehouse, warehouse_url)["running_total"] == []
 
 

@@ -1,0 +1,133 @@
+"""`_manage_executor_state` holds what executors report against the rows (S8.1 to S8.4)."""
+
+import logging
+
+import pytest
+from playhouse import dag_of
+
+from backfill.states import TaskInstanceState
+
+S = TaskInstanceState
+OTHER = "22222222-2222-4222-8222-222222222222"
+
+
+@pytest.fixture
+def at_work(house):
+    """A job whose root a has succeeded and whose inner task b is queued."""
+    at_work = house.at_work(dag_of("a", "b < a", arguments={"a": {"retries": 1}, "b": {"retries": 1}}))
+    at_work.admit()
+    at_work.process()
+    return at_work
+
+
+def make_inner_task_queued(house, at_work):
+    house.set_rows(at_work.running("a").facts.id, state="success", try_open=False)
+    at_work.job._update_counters(at_work.ti_status)
+    at_work.process()
+
+
+def reported(at_work, ti):
+    """What `_manage_executor_state` says of `ti`."""
+    rows = at_work.job._manage_executor_state(at_work.ti_status.running)
+    return [row for row in rows if row.id == ti.facts.id]
+
+
+@pytest.mark.parametrize("said", [S.FAILED, S.SUCCESS])
+@pytest.mark.parametrize("row_says", ["queued", "running"])
+@pytest.mark.parametrize("task_id", ["a", "b"])
+def test_what_is_over_for_the_executor_but_not_by_its_row_is_tried_again_at_a_root_and_at_an_inner_task(
+    house, at_work, task_id, row_says, said
+):
+    if task_id == "b":
+        make_inner_task_queued(house, at_work)
+    ti = at_work.running(task_id)
+    house.set_rows(ti.facts.id, state=row_says, hostname="host-7")
+    at_work.report(ti, said, info="exit code 1")
+    (row,) = reported(at_work, ti)
+    assert (row.state, row.try_open, row.try_number) == ("up_for_retry", False, 1)
+    (error,) = house.rows("error", id=ti.facts.id)
+    for part in (f"d.{task_id}", ti.key.run_id, "try 1", f"as {said}", f"says {row_says}", "exit code 1"):
+        assert part in error
+    assert ("host-7" in error) == (row_says == "running")
+
+
+def test_the_last_try_fails_for_good(house, at_work):
+    ti = at_work.running("a")
+    house.set_rows(ti.facts.id, state="running", try_number=2)
+    at_work.report(ti, S.FAILED)
+    (row,) = reported(at_work, ti)
+    assert row.state == "failed"
+
+
+@pytest.mark.parametrize("state", sorted(set(S) - {S.QUEUED, S.RUNNING}))
+@pytest.mark.parametrize("said", [S.FAILED, S.SUCCESS])
+def test_a_row_that_is_no_longer_in_flight_decides(house, at_work, state, said):
+    ti = at_work.running("a")
+    house.set_rows(ti.facts.id, state=state)
+    at_work.report(ti, said)
+    (row,) = reported(at_work, ti)
+    assert (row.state, house.rows("error", id=ti.facts.id)) == (state, [None])
+
+
+def test_an_event_of_another_attempt_changes_nothing_and_costs_no_query(house, at_work, caplog):
+    ti = at_work.running("a")
+    at_work.report(ti, S.FAILED, attempt_id=OTHER)
+    with caplog.at_level(logging.DEBUG, logger="backfill.jobs.reconcile"):
+        assert reported(at_work, ti) == []
+    assert house.rows("state", task_id="a") == ["queued"]
+    assert [record.levelno for record in caplog.records] == [logging.DEBUG]
+
+
+def test_an_event_of_an_attempt_that_the_row_has_no_longer_is_stale(house, at_work):
+    ti = at_work.running("a")
+    house.set_rows(ti.facts.id, state="running", external_executor_id=OTHER)
+    at_work.report(ti, S.FAILED)
+    (row,) = reported(at_work, ti)
+    assert (row.state, row.attempt_id) == ("running", OTHER)
+
+
+@pytest.mark.parametrize("said", [S.QUEUED, S.RUNNING])
+def test_events_of_what_is_not_over_only_inform(house, at_work, said):
+    ti = at_work.running("a")
+    at_work.report(ti, said)
+    assert [row.state for row in reported(at_work, ti)] in ([], ["queued"])
+    assert house.rows("state", task_id="a") == ["queued"]
+
+
+def test_an_event_that_comes_before_the_commit_of_its_row_harms_nothing(house, at_work):
+    ti = at_work.running("a")
+    with house.engine.connect() as worker:
+        worker.begin()
+        at_work.report(ti, S.SUCCESS)  # the worker speaks up before its row is written
+        (row,) = reported(at_work, ti)
+        worker.rollback()
+    assert row.state == "up_for_retry"  # as the row stood: the attempt is fenced out and the task tried again
+    assert house.rows("try_open", task_id="a") == [False]
+
+
+def test_a_lost_attempt_goes_back_to_none_with_its_try_open(house, at_work):
+    ti = at_work.running("a")
+    house.set_rows(ti.facts.id, state="running")
+    at_work.report(ti, S.FAILED, infrastructure=True, info="the worker died")
+    (row,) = reported(at_work, ti)
+    assert (row.state, row.attempt_id, row.try_open, row.infrastructure_failures) == ("none", None, True, 1)
+
+
+def test_a_lost_attempt_beyond_the_budget_is_an_ordinary_failure(house, at_work):
+    ti = at_work.running("a")
+    house.set_rows(ti.facts.id, state="running", infrastructure_failures=3)
+    at_work.report(ti, S.FAILED, infrastructure=True)
+    (row,) = reported(at_work, ti)
+    assert (row.state, row.infrastructure_failures) == ("up_for_retry", 3)
+
+
+def test_what_nobody_reported_of_is_not_looked_at(house, at_work):
+    house.set_rows(at_work.running("a").facts.id, state="success")
+    assert at_work.job._manage_executor_state(at_work.ti_status.running) == []
+
+
+def test_a_retry_waits_for_its_delay(house, at_work):
+    ti = at_work.running("a")
+    at_work.report(ti, S.FAILED)
+    (row,) = reported(at_work, ti)
+    assert row.next_attempt_at is not None
