@@ -13,8 +13,7 @@ import pytest
 from lifecycle_stage import QUICK, Command, Stage
 
 from backfill.config import Settings
-
-SERVERS = re.compile(r"postgres|valkey")
+from backfill.embedded.processes import processes_in
 
 
 @pytest.fixture
@@ -24,6 +23,11 @@ def stage(home: Path, tmp_path: Path, wait_until: Callable[..., None]) -> Iterat
     stage = Stage(Settings().override("the test", {**QUICK, **place}), tmp_path, wait_until)
     yield stage
     stage.close()
+
+
+def servers_of(home: Path) -> list[int]:
+    """Return the processes of the home's servers."""
+    return [pid for name in ("postgres", "valkey") for pid in processes_in(home / "embedded" / "data" / name)]
 
 
 def job_of(run: Command) -> str:
@@ -36,39 +40,39 @@ def job_of(run: Command) -> str:
 @pytest.mark.parametrize(
     "flags", [pytest.param(["--local"], marks=pytest.mark.slow), ["--workers", "2"]], ids=["local", "celery"]
 )
-def test_an_interrupted_command_leaves_nothing_behind_and_can_be_resumed(stage: Stage, flags: list[str]) -> None:
+def test_an_interrupted_command_leaves_nothing_behind_and_can_be_resumed(
+    stage: Stage, home: Path, flags: list[str]
+) -> None:
     stage.hold()
     run = stage.run(3, *flags)
     stage.wait_for_starts(2)
     run.send(signal.SIGINT)
     assert run.end() == 130
-    assert stage.left() == {}
+    assert (stage.left(), servers_of(home)) == ({}, [])
     stage.let_go()
     resumed = stage.start("resume", job_of(run), "--workers", "2", "-o", "json")
     assert resumed.end() == 0, resumed.told
     assert json.loads(resumed.printed)["tasks"]["success"] == 6
     stage.assert_each_ended_once(3)
-    assert stage.left() == {}
+    assert (stage.left(), servers_of(home)) == ({}, [])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", [["--local"], ["--workers", "2"]], ids=["local", "celery"])
 def test_what_a_killed_command_started_goes_by_itself_and_its_servers_are_used_again(
-    stage: Stage, flags: list[str]
+    stage: Stage, home: Path, flags: list[str]
 ) -> None:
     stage.hold()
     run = stage.run(2, *flags)
     stage.wait_for_starts(2)
     run.process.kill()
-    stage.wait_until(
-        lambda: all(SERVERS.search(line) for line in stage.left().values()), "only servers are left", timeout=15
-    )
-    assert stage.left()
+    stage.wait_until(lambda: not stage.left(), "only servers are left", timeout=15)
+    assert servers_of(home)
     stage.let_go()
     resumed = stage.start("resume", "1", "--workers", "2")
     assert resumed.end() == 0, resumed.told
     stage.assert_each_ended_once(2)
-    assert stage.left() == {}
+    assert (stage.left(), servers_of(home)) == ({}, [])
 
 
 SCRIPT = """
@@ -108,7 +112,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_script_runs_a_dag_that_it_defines_itself(stage: Stage) -> None:
+def test_a_script_runs_a_dag_that_it_defines_itself(stage: Stage, home: Path) -> None:
     (stage.here / "script.py").write_text(SCRIPT)
     well = stage.start_program([sys.executable, "script.py", "2"], "script")
     assert well.end() == 0, well.told
@@ -120,4 +124,4 @@ def test_a_script_runs_a_dag_that_it_defines_itself(stage: Stage) -> None:
     assert told == "unfinished Job 2 failed: 1 task instances failed, 1 could not run because of that."
     assert summed_up.startswith("2 failed {'total': 6, 'success': 4, 'failed': 1, 'skipped': 0, 'upstream_failed': 1,")
     assert "ValueError: there is no third day" in summed_up
-    assert stage.left() == {}
+    assert (stage.left(), servers_of(home)) == ({}, [])
