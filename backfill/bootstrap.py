@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -27,7 +27,7 @@ from backfill.dag import DAG
 from backfill.dag.freeze import FrozenDag, freeze, thaw
 from backfill.dag.loader import LoadedDag, find_dag
 from backfill.embedded import Endpoints, Servers
-from backfill.exceptions import FrozenDagError, NothingToDo
+from backfill.exceptions import FrozenDagError, NothingToDo, ServiceUnavailable
 from backfill.executors import BaseExecutor, normal_name
 from backfill.executors.environment import settings_environment
 from backfill.jobs import BackfillJob
@@ -121,7 +121,13 @@ class Runtime:
 
         Returns the report of a job that ended well, raises as `backfill.coordinator.drive.drive` says.
         """
-        return self._drive_under(job, self._leases.pop(job.id), resumed=resume)
+        lease = self._leases.pop(job.id)
+        try:
+            return self._drive_under(job, lease, resumed=resume)
+        except ServiceUnavailable:
+            with suppress(ServiceUnavailable):  # where only the broker is away nobody has to wait for the lease
+                lease.release(attempts=1)
+            raise
 
     def report(self, job_id: int) -> Report:
         """Return state, counts and errors of a job as its rows are now, whoever drives it."""
@@ -179,15 +185,16 @@ class Runtime:
     def _drive_under(self, job: BackfillJob, lease: HeldLease, *, resumed: bool) -> Report:
         if self._local_workers is not None:
             job.control.before_leaving_at_once(self._local_workers.kill)
-        workplace = Workplace(
-            engine=self.engine,
-            settings=self.settings,
-            telemetry=self.telemetry,
-            lease=lease,
-            executors=self._executors_for(job),
-            database_url=self.database_url,
-            broker_url=self.broker_url,
-        )
+        with leaving_it_resumable(self.engine, lease):
+            workplace = Workplace(
+                engine=self.engine,
+                settings=self.settings,
+                telemetry=self.telemetry,
+                lease=lease,
+                executors=self._executors_for(job),
+                database_url=self.database_url,
+                broker_url=self.broker_url,
+            )
         return drive(job, workplace, lease, resumed=resumed)
 
     def _executors_for(self, job: BackfillJob) -> dict[str, BaseExecutor]:

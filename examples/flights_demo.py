@@ -5,6 +5,7 @@ Everything it needs is started by it, kept in $BACKFILL_HOME and stopped at the 
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 from backfill.config import load_settings
 from backfill.embedded import Servers
-from backfill.exceptions import BackfillError, JobHeld
+from backfill.exceptions import BackfillError, Interrupted, JobHeld
 
 HERE = Path(__file__).parent
 JANUARY = ("-s", "2013-01-01", "-e", "2013-01-31")
@@ -25,11 +26,15 @@ UNFINISHED = {"queued", "running", "paused"}
 
 def main() -> int:
     """Run the demo and return its exit code."""
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the command that runs, which says how to go on
     use_own_settings()
     with Servers(load_settings().core.home) as servers:
         servers.acquire()  # kept between the commands, each of which would else start and stop them
         jobs = json.loads(backfill("list", "-o", "json", show=False))
-        code, job_id = go_on(jobs[0]["job_id"]) if jobs and jobs[0]["state"] in UNFINISHED else run(again=bool(jobs))
+        unfinished = bool(jobs) and jobs[0]["state"] in UNFINISHED
+        code, job_id = go_on(jobs[0]["job_id"]) if unfinished else run(again=bool(jobs))
+        if code == Interrupted.exit_code:
+            return code
         subprocess.run([sys.executable, str(HERE / "flights_report.py")], check=True)
         sys.stdout.write(backfill("status", str(job_id)))
     return code
@@ -43,7 +48,7 @@ def use_own_settings() -> None:
 
 
 def run(*, again: bool) -> tuple[int, int]:
-    """Backfill January, also if that was done before; return exit code and job."""
+    """Backfill January, also if that was done before; return exit code and job (0 if none was made)."""
     arguments = [
         "run",
         os.path.relpath(HERE / "flights.py"),
@@ -51,7 +56,7 @@ def run(*, again: bool) -> tuple[int, int]:
         *(["--reprocess", "completed"] if again else []),
     ]
     finished = call(*arguments, "-o", "json")
-    return finished.returncode, int(json.loads(finished.stdout)["job_id"])
+    return finished.returncode, json.loads(finished.stdout)["job_id"] if finished.stdout else 0
 
 
 def go_on(job_id: int) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,7 +75,16 @@ class Databases:
 
     def drop(self, name: str) -> None:
         """Drop a database, also when somebody is connected."""
-        self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        # the server's own vacuum must not be put out by us, but is done soon
+        for attempts_left in reversed(range(100)):
+            try:
+                self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            except psycopg2.errors.InsufficientPrivilege:
+                if not attempts_left:
+                    raise
+                time.sleep(0.05)
+            else:
+                break
 
     def url(self, name: str) -> str:
         return self._url.set(database=name).render_as_string(hide_password=False)

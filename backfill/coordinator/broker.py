@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -71,9 +73,24 @@ def living_workers(url: str) -> list[WorkerPresence]:
 def a_worker_listens(url: str, queue: str) -> bool:
     """Return whether a worker takes messages from `queue`; also if the broker does not answer, for then nobody can tell."""
     try:
-        return any(queue in worker.queues for worker in living_workers(url))
+        return any(queue in worker.queues and not _was_killed(worker.hostname) for worker in living_workers(url))
     except redis.RedisError:
         return True
+
+
+def _was_killed(hostname: str) -> bool:
+    """Return whether a worker's name, which outlives it for some seconds, is that of a process of this machine that is gone."""
+    name, _, host = hostname.partition("@")
+    pid = name.removeprefix("backfill-")
+    if host != socket.gethostname() or not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody else's
+        return False
+    return False
 
 
 def _presence(key: bytes, value: bytes) -> WorkerPresence:

@@ -39,9 +39,7 @@ def drive(job: BackfillJob, workplace: Workplace, lease: HeldLease, *, resumed: 
         state = JobState.RUNNING
         workplace.telemetry.emit(JobStarted(job.id, job.dag_id, job.total_runs, resumed))
         try:
-            workplace.write(
-                lambda tx: jobs.set_job_state_if(tx, job.id, _TAKEN_FROM, JobState.RUNNING, epoch=lease.epoch)
-            )
+            workplace.write(lambda tx: _begin(tx, lease))
             job.take_up_work(workplace)
             report = job._execute()  # noqa: SLF001  # the name is fixed by the interface
             state = report.state
@@ -55,6 +53,11 @@ def drive(job: BackfillJob, workplace: Workplace, lease: HeldLease, *, resumed: 
     if report.state is not JobState.SUCCESS:
         raise BackfillUnfinished(report.sentence(), report, report.exit_code)
     return report
+
+
+def _begin(tx: Tx, lease: HeldLease) -> None:
+    jobs.set_job_state_if(tx, lease.job_id, _TAKEN_FROM, JobState.RUNNING, epoch=lease.epoch)
+    lease.fence(tx)  # so that the holder knows of it now, not with its next write
 
 
 @contextmanager

@@ -68,9 +68,9 @@ class HeldLease:
         self.control = control
         return control
 
-    def release(self) -> None:
+    def release(self, *, attempts: int = ATTEMPTS) -> None:
         """Give the lease back, so that the next holder need not wait; harmless when it is lost already."""
-        repeat(self._engine, lambda tx: leases.release_lease_if_held(tx, self.job_id, self.epoch))
+        repeat(self._engine, lambda tx: leases.release_lease_if_held(tx, self.job_id, self.epoch), attempts=attempts)
 
     def due_in(self) -> float:
         """Return the seconds until the next heartbeat."""

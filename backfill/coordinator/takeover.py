@@ -39,15 +39,17 @@ def take_over(
     if lease is not None:
         return lease
     held = _read(engine, job_id)
+    if held.state in FINISHED_JOB:
+        raise RefusedError(
+            f"Job {job_id} has ended as {held.state} and cannot be resumed; "
+            "start a new one with --rerun-failed-tasks to run what failed again."
+        )
     lifted = held.state == JobState.PAUSED and _lift_pause(engine, job_id)
     tell(_waiting(held, settings.lease_timeout))
     while lease is None:
         wait(settings.coordinator.heartbeat_interval.total_seconds() / _LOOKS_PER_HEARTBEAT)
         now = _read(engine, job_id)
-        if now.lease_holder is not None and (now.lease_epoch, now.latest_heartbeat) != (
-            held.lease_epoch,
-            held.latest_heartbeat,
-        ):
+        if _gave_a_sign_of_life(held, now):
             if lifted:
                 return None
             raise JobHeld(
@@ -61,12 +63,15 @@ def _read(engine: Engine, job_id: int) -> JobRow:
     row = repeat(engine, lambda tx: jobs.select_job(tx, job_id))
     if row is None:
         raise UsageError(f"There is no job {job_id}; `backfill list` shows those that exist.")
-    if row.state in FINISHED_JOB:
-        raise RefusedError(
-            f"Job {row.id} has ended as {row.state} and cannot be resumed; "
-            "start a new one with --rerun-failed-tasks to run what failed again."
-        )
     return row
+
+
+def _gave_a_sign_of_life(before: JobRow, now: JobRow) -> bool:
+    """Return whether the holder renewed its lease or brought the job to its end, or another took the lease."""
+    if now.state in FINISHED_JOB:
+        return True
+    changed = (now.lease_epoch, now.latest_heartbeat) != (before.lease_epoch, before.latest_heartbeat)
+    return changed and now.lease_holder is not None
 
 
 def _lift_pause(engine: Engine, job_id: int) -> bool:

@@ -40,11 +40,12 @@ def look_back(run: RunState, spec: TaskSpec) -> LookBack:
         return _held(run, previous, [(spec.index, None)])
     if _starts_between(previous.logical_date, spec.start_date, run.facts.logical_date):
         return PASS
-    own = _states(run, previous, spec.index)
-    if not own:
-        is_first_of_task = spec.ignore_first_depends_on_past and spec.task_id not in previous.seen_before
-        return PASS if is_first_of_task else _held(run, previous, [(spec.index, None)])
-    return _held(run, previous, _standing_in_the_way(run, previous, spec))
+    in_the_way = _in_the_way(run, previous, spec)
+    if not _states(run, previous, spec.index):
+        if spec.ignore_first_depends_on_past and spec.task_id not in previous.seen_before:
+            return PASS
+        in_the_way.append((spec.index, None))
+    return _held(run, previous, in_the_way)
 
 
 def snapshot(run: RunState, successor: RunState) -> PreviousRun | None:
@@ -72,7 +73,7 @@ def _states(run: RunState, previous: PreviousRun, task: int) -> list[int]:
     return [code for code in map(CODES.__getitem__, words) if code != REMOVED]
 
 
-def _standing_in_the_way(run: RunState, previous: PreviousRun, spec: TaskSpec) -> Iterable[tuple[int, int | None]]:
+def _in_the_way(run: RunState, previous: PreviousRun, spec: TaskSpec) -> list[tuple[int, int | None]]:
     return [
         (task, code)
         for task in spec.past

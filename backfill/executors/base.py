@@ -105,6 +105,13 @@ class BaseExecutor(ABC):
     def terminate(self, attempt_ids: Iterable[str]) -> None:
         """Stop the processes that run these attempts: SIGTERM, later SIGKILL. Returns at once."""
 
+    def leave(self) -> None:
+        """Let go of everything as `end` does, but let what runs on this machine end by itself.
+
+        For a process that has lost its job to another, which answers for what runs (S1.4).
+        """
+        self.end()
+
     def kill(self) -> None:  # noqa: B027  # remote executors have nothing to do here
         """Kill its processes on this machine at once, just before this process ends. Safe in a signal handler."""
 

@@ -266,7 +266,7 @@ class CeleryExecutor(BaseExecutor):
         self._ask(lambda client: self._mark(client, set()))
         if not self._publisher.batches:
             logger.warning("The broker URL's options turn batch publishing off: each message is sent by itself.")
-        listener = EventListener(
+        self._listener = listener = EventListener(
             context.broker_url,
             event_stream(context.job_id),
             marker=self._marker,
@@ -274,7 +274,6 @@ class CeleryExecutor(BaseExecutor):
             distrust=self._distrust,
         )
         self._ask(lambda _: listener.start())
-        self._listener = listener
 
     def _publish(self, attempts: Sequence[QueuedAttempt]) -> Sent | MaybeSent | NotSent:
         if self._publisher is None:

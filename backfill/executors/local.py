@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import deque
@@ -14,6 +15,8 @@ from backfill.executors.child import Child, ChildGone
 from backfill.executors.environment import settings_environment
 from backfill.messages import Attempt, Bundle, ExecutorEvent
 from backfill.states import IN_FLIGHT, TaskInstanceState
+
+logger = logging.getLogger(__name__)
 
 #: How long a process that was told to stop may take before it is killed (S7.6).
 TERMINATE_PATIENCE = timedelta(seconds=60)
@@ -101,11 +104,26 @@ class LocalExecutor(BaseExecutor):
     def end(self) -> None:
         """Stop every process, at last with SIGKILL, and wait until all are gone."""
         with self._changed:
-            self._ending = True
-            self._waiting.clear()
+            self._ending = True  # a process that is just being started is dismissed by its lane
             for lane in self._lanes:
                 if lane.child is not None:
                     lane.child.dismiss(END_PATIENCE)
+        self._close_lanes()
+
+    def leave(self) -> None:
+        """Start nothing more and wait until what runs has ended by itself, however long that takes."""
+        with self._changed:
+            running = sum(lane.attempt is not None for lane in self._lanes)
+        if running:
+            logger.warning(
+                "%d task processes of this machine are left to end by themselves, which is waited for", running
+            )
+        self._close_lanes()
+
+    def _close_lanes(self) -> None:
+        with self._changed:
+            self._ending = True
+            self._waiting.clear()
             self._changed.notify_all()
         for lane in self._lanes:
             lane.thread.join()

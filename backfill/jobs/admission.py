@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from backfill.dag import DAG
 from backfill.engine.graph import Graph
@@ -30,19 +31,25 @@ class CountedDate:
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
-    """What one look at the pending dates brought."""
+class OpenedRuns:
+    """Runs that enter the window, their task instances, and the run before each where somebody depends on the past."""
 
-    runs: list[RunFacts] = field(default_factory=list)
-    done: list[CountedDate] = field(default_factory=list)
+    runs: Sequence[RunFacts] = ()
+    rows: Mapping[int, list[TaskInstanceFacts]] = field(default_factory=dict)
+    previous: Mapping[int, PreviousRun] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class OpenedRuns:
-    """Task instances of runs that enter the window, and the run before each where somebody depends on the past."""
+class Admitted:
+    """What one look at the pending dates brought."""
 
-    rows: dict[int, list[TaskInstanceFacts]]
-    previous: dict[int, PreviousRun]
+    opened: OpenedRuns = field(default_factory=OpenedRuns)
+    done: Sequence[CountedDate] = ()
+
+    @property
+    def runs(self) -> Sequence[RunFacts]:
+        """The runs that were admitted."""
+        return self.opened.runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +155,24 @@ class Admission:
         done = self._count_as_done(tx, [date for date in taken if date.action == "done"])
         admitted = self._admit(tx, [date for date in taken if date.action != "done"])
         self._refused = len(done) + len(admitted) < len(taken)
-        return Admitted(admitted, done)
+        # in this transaction: nobody may see a run without the task instances that it is going to have
+        return Admitted(self.open_runs(tx, admitted), done)
 
-    def admit_if_room(self, tx: Tx, planned: Sequence[PlannedDate]) -> list[RunFacts]:
-        """Admit exactly these dates, or none of them where there is not enough room; return their runs."""
+    def admit_if_room(self, tx: Tx, logical_date: datetime) -> RunFacts | None:
+        """Admit this one date and return its run, also if it was admitted before; None where there is not enough room.
+
+        Raises `ValueError` for a date that is not among those the job has yet to bring about.
+        """
         task_instances.lock_limits(tx, [self._dag.dag_id], [])
-        if self._room(tx) < sum(not date.counts_as_running for date in planned):
-            return []
-        return self._admit(tx, planned)
+        for run in runs.select_window_runs(tx, self._job_id):
+            if run.logical_date == logical_date:
+                return run
+        planned = [date for date in dates.pending_dates(tx, self._job_id, None) if date.logical_date == logical_date]
+        if not planned:
+            raise ValueError(f"{logical_date.isoformat()} is no date that job {self._job_id} has yet to run")
+        if self._room(tx) == 0 and not planned[0].counts_as_running:
+            return None
+        return next(iter(self._admit(tx, planned)), None)
 
     def confirm(self, admitted: Admitted) -> None:
         """Take dates off the list, now that the transaction that admitted them is committed."""
@@ -215,12 +232,14 @@ class Admission:
 
     def open_runs(self, tx: Tx, opened: Sequence[RunFacts]) -> OpenedRuns:
         """Bring the task instances of runs in line with the DAG and return them, with the run before each (S2.12, S4.9)."""
+        if not opened:
+            return OpenedRuns()
         ids = [run.id for run in opened]
         runs.align_task_instances(tx, ids, self._templates, other_tasks=self._not_chosen)
         rows: dict[int, list[TaskInstanceFacts]] = defaultdict(list)
         for row in task_instances.select_facts_of_runs(tx, ids):
             rows[row.dag_run_id].append(row)
-        return OpenedRuns(rows, self.previous_of(tx, ids))
+        return OpenedRuns(opened, rows, self.previous_of(tx, ids))
 
     def previous_of(self, tx: Tx, dag_run_ids: Sequence[int]) -> dict[int, PreviousRun]:
         """Return P of S4.9 for each of the runs; nothing where no chosen task looks at the past."""

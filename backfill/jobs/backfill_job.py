@@ -15,11 +15,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session, reconstructor
 
+from backfill.clock import as_utc
 from backfill.dag import DAG
 from backfill.engine.window import RunOutcome
 from backfill.executors import BaseExecutor, normal_name
 from backfill.facts import RunFacts, TaskInstanceFacts
-from backfill.jobs.admission import Admission
+from backfill.jobs.admission import Admission, OpenedRuns
 from backfill.jobs.base_job import BaseJob, Lease, Workplace
 from backfill.jobs.callbacks import RunCallbacks
 from backfill.jobs.conclusion import collect_errors, conclude, progress, tell_ends
@@ -38,6 +39,7 @@ from backfill.states import ENDED_BADLY, FINISHED, Reprocess, TaskInstanceState
 from backfill.store import recovery, task_instances
 from backfill.store.dates import PlannedDate
 from backfill.telemetry import Dispatched, Event, Note, RunAdmitted, RunSettled
+from backfill.timetables import RunDate
 
 
 class BackfillJob(BaseJob):
@@ -154,8 +156,8 @@ class BackfillJob(BaseJob):
             job_id=self.id, dag=self.dag, request=self.request, settings=workplace.settings, total_runs=self.total_runs
         )
         self._dispatcher = Dispatcher(self.id, self.course, workplace)
-        self._reconciler = Reconciler(self.id, self.course, workplace)
         self._callbacks = RunCallbacks(self.dag)
+        self._reconciler = Reconciler(self.id, self.course, workplace, self._callbacks)
         self.control.wake_by(workplace.mailbox)
         for executor in workplace.executors.values():
             self.control.before_leaving_at_once(executor.kill)
@@ -164,7 +166,7 @@ class BackfillJob(BaseJob):
         """Drive the job from whatever its rows say to its end, and return the report (S9.4)."""
         with ExitStack() as at_the_end:
             self.at_work().start_executors(self._dag_source(), at_the_end)
-            at_the_end.callback(self._callbacks.end)
+            at_the_end.callback(self._callbacks.end, meanwhile=self.at_work().lease.renew_if_due)
             ti_status = self._take_over(session)
             executor = self.at_work().executors[self.request.executor]
             self._execute_for_run_dates(
@@ -248,14 +250,16 @@ class BackfillJob(BaseJob):
                 )
             )
         self.course.count_as_done(ti_status, admitted.done)
-        self._task_instances_for_dag_runs(admitted.runs, ti_status, session)
+        self._let_in(admitted.opened, ti_status, session)
 
-    def _get_dag_run(self, run_date: PlannedDate, dag: DAG, session: Session | None = None) -> RunFacts | None:
+    def _get_dag_run(
+        self, run_date: PlannedDate | RunDate | datetime, dag: DAG, session: Session | None = None
+    ) -> RunFacts | None:
         """Create or take the run of one date of this job (S2.10, S2.11); None while `max_active_runs` has no room."""
         if dag.dag_id != self.dag_id:
             raise ValueError(f"job {self.id} is about DAG {self.dag_id!r}, not {dag.dag_id!r}")
-        made = self.at_work().write(lambda tx: self.course.admission.admit_if_room(tx, [run_date]), session)
-        return made[0] if made else None
+        logical_date = as_utc(run_date if isinstance(run_date, datetime) else run_date.logical_date)
+        return self.at_work().write(lambda tx: self.course.admission.admit_if_room(tx, logical_date), session)
 
     def _task_instances_for_dag_run(
         self, dag_run: RunFacts, session: Session | None = None
@@ -276,10 +280,13 @@ class BackfillJob(BaseJob):
         self, dag_runs: Sequence[RunFacts], ti_status: DagRunTaskStatus, session: Session | None
     ) -> None:
         """Bring the task instances of `dag_runs` in line with the DAG (S2.12) and take them into the window."""
-        if not dag_runs:
-            return
-        opened = self.at_work().write(lambda tx: self.course.admission.open_runs(tx, dag_runs), session)
-        for run in dag_runs:
+        if dag_runs:
+            opened = self.at_work().write(lambda tx: self.course.admission.open_runs(tx, dag_runs), session)
+            self._let_in(opened, ti_status, session)
+
+    def _let_in(self, opened: OpenedRuns, ti_status: DagRunTaskStatus, session: Session | None) -> None:
+        """Take runs and their task instances into the window."""
+        for run in opened.runs:
             ti_status.active_runs[run.id] = run
             ti_status.executed_dag_run_dates.add(run.logical_date)
             rows = opened.rows.get(run.id, [])
@@ -287,8 +294,8 @@ class BackfillJob(BaseJob):
             for ti in self.course.task_instances(row for row in rows if self.course.window.knows(row.id)):
                 self._sort(ti_status, ti)
             self._tell(RunAdmitted(self.id, run.run_id))
-        if ti_status.running:
-            self._take_charge(dag_runs, ti_status, session)
+        if opened.runs and ti_status.running:
+            self._take_charge(opened.runs, ti_status, session)
 
     def _take_charge(self, dag_runs: Sequence[RunFacts], ti_status: DagRunTaskStatus, session: Session | None) -> None:
         """Adopt what is in flight in runs that others left, and reset what nobody holds (S8.6)."""

@@ -8,12 +8,15 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
 from backfill.config import Settings
+from backfill.exceptions import LeaseLost
 from backfill.executors import BaseExecutor, ExecutorContext, Mailbox
 from backfill.jobs.report import Report
 from backfill.messages import DagSource, ExecutorEvent
@@ -25,8 +28,8 @@ from backfill.telemetry import Telemetry
 
 T = TypeVar("T")
 
-#: How often a transaction of the loop is tried: with the pauses between, for more than a minute, the time of a restart (S1.8).
-ATTEMPTS = 20
+#: How often a transaction of the loop is tried: with the pauses between, for more than two minutes, the time of a restart (S1.8).
+ATTEMPTS = 40
 
 
 class Lease(Protocol):
@@ -96,7 +99,7 @@ class Workplace:
             mailbox=self.mailbox,
         )
         for executor in self.executors.values():
-            at_the_end.callback(executor.end)
+            at_the_end.push(partial(_let_go_of, executor))
             executor.start(context)
 
     def reported_events(self) -> list[ExecutorEvent]:
@@ -109,6 +112,19 @@ class Workplace:
         result = work(session)
         session.commit()
         return result
+
+
+def _let_go_of(
+    executor: BaseExecutor,
+    _kind: type[BaseException] | None,
+    error: BaseException | None,
+    _traceback: TracebackType | None,
+) -> None:
+    """End `executor`; what it runs is not ours to stop if another process drives the job by now (S1.4)."""
+    if isinstance(error, LeaseLost):
+        executor.leave()
+    else:
+        executor.end()
 
 
 class BaseJob(Base):

@@ -1,15 +1,18 @@
-"""Callbacks of DAG runs, called where they cannot hold up the loop (S2.15, S12.6)."""
+"""Callbacks of DAG runs, and those that no worker is left to call, where they cannot hold up the loop (S2.15, S8.2, S12.6)."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from types import SimpleNamespace
 from typing import Any
 
 from backfill.dag import DAG
+from backfill.exceptions import BackfillError
 from backfill.facts import RunFacts
-from backfill.states import DagRunState
+from backfill.jobs.task_status import TaskInstance
+from backfill.states import DagRunState, TaskInstanceState
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +20,7 @@ Callback = Callable[[dict[str, Any]], object]
 
 
 class RunCallbacks:
-    """Calls the DAG's `on_success_callback` or `on_failure_callback`, one after the other in a thread of their own.
+    """Calls callbacks of the DAG and of task instances that the coordinator failed, one after the other in a thread of their own.
 
     What they raise is logged and changes nothing.
     """
@@ -25,18 +28,33 @@ class RunCallbacks:
     def __init__(self, dag: DAG) -> None:
         self._dag = dag
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="run-callbacks")
+        self._last: Future[None] | None = None
 
     def fire(self, run: RunFacts, state: DagRunState, reason: str) -> None:
         """Let the callbacks of a run that ended in `state` be called, with `reason` as S2.15 names it."""
         chosen = self._dag.on_success_callback if state == DagRunState.SUCCESS else self._dag.on_failure_callback
-        for callback in _as_list(chosen):
-            self._thread.submit(_call, callback, self._context(run, state, reason))
+        self._submit(chosen, {**self._context(run, state), "reason": reason})
 
-    def end(self) -> None:
-        """Wait until every callback that was fired has returned."""
-        self._thread.shutdown(wait=True)
+    def fire_of_task(self, run: RunFacts, ti: TaskInstance, error: str) -> None:
+        """Let the retry or failure callbacks of a task instance be called whose attempt the coordinator failed (S8.2)."""
+        task = self._dag.task_dict[ti.key.task_id]
+        retries = ti.facts.state == TaskInstanceState.UP_FOR_RETRY
+        shown = SimpleNamespace(**ti.facts._asdict() | ti.key._asdict())
+        context = {"task": task, "ti": shown, "task_instance": shown, "exception": BackfillError(error)}
+        chosen = task.on_retry_callback if retries else task.on_failure_callback
+        self._submit(chosen, {**self._context(run, DagRunState.RUNNING), **context})
 
-    def _context(self, run: RunFacts, state: DagRunState, reason: str) -> dict[str, Any]:
+    def _submit(self, callbacks: Callback | Sequence[Callback] | None, context: dict[str, Any]) -> None:
+        for callback in _as_list(callbacks):
+            self._last = self._thread.submit(_call, callback, context)
+
+    def end(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Wait until every callback that was fired has returned, calling `meanwhile` every second."""
+        self._thread.shutdown(wait=False)
+        while self._last is not None and wait([self._last], timeout=1).not_done:
+            meanwhile()
+
+    def _context(self, run: RunFacts, state: DagRunState) -> dict[str, Any]:
         return {
             "dag": self._dag,
             "dag_run": run._replace(state=str(state)),
@@ -46,7 +64,6 @@ class RunCallbacks:
             "data_interval_start": run.data_interval_start,
             "data_interval_end": run.data_interval_end,
             "conf": run.conf,
-            "reason": reason,
         }
 
 

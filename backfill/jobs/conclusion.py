@@ -31,7 +31,7 @@ def job_report(tx: Tx, job_id: int, *, notes: tuple[str, ...] = ()) -> Report:
     counts = report.job_counts(tx, job_id, task_ids=job.params.get("task_ids"))
     pace = report.finished_since(tx, job_id)
     state = JobState(job.state)
-    pending = dates.pending_dates(tx, job_id, None)
+    pending = [date for date in dates.pending_dates(tx, job_id, None) if date.action != "done"]
     tasks = _task_counts(counts, pending=len(pending), rows_per_run=job.params.get("rows_per_run", 0))
     unfinished = tasks["waiting"] + tasks["running"]
     return Report(
@@ -130,7 +130,8 @@ def conclude(job: BaseJob, course: Course, ti_status: DagRunTaskStatus, errors: 
         state = JobState.SUCCESS
 
     def settle(tx: Tx) -> Report:
-        jobs.set_job_state_if(tx, job.id, {JobState.RUNNING}, state, epoch=workplace.lease.epoch)
+        # a pause that comes now finds nothing left to pause
+        jobs.set_job_state_if(tx, job.id, {JobState.RUNNING, JobState.PAUSED}, state, epoch=workplace.lease.epoch)
         return job_report(tx, job.id)
 
     settled = workplace.write(settle)

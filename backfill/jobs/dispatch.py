@@ -53,7 +53,9 @@ class Dispatcher:
         occupancy = Occupancy(task_instances.select_occupancy(tx, [dag_id], pools), pool_sizes=sizes)
         picked = window.pick(occupancy, self._workplace.settings.core.parallelism or None)
         requests = [self._request(ti_id) for ti_id in picked]
-        queued = task_instances.queue_if_idle(tx, self._job_id, requests)
+        turn = {ti_id: number for number, ti_id in enumerate(picked)}
+        # messages leave in the order of S5.5
+        queued = sorted(task_instances.queue_if_idle(tx, self._job_id, requests), key=lambda row: turn[row.id])
         waiting = sorted(task_instances.schedule_if_idle(tx, window.ready_unplaced(picked)))
         refused = sorted(set(picked) - {row.id for row in queued})
         self._course.rhythm.looked()

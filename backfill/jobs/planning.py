@@ -127,7 +127,7 @@ def _action(found: DateFound | None, request: BackfillRequest) -> Action | None:
             return "clear"
     if not run_finished or found.unfinished:
         return "take"
-    if request.reprocess is Reprocess.FAILED:
+    if request.reprocess == Reprocess.FAILED:
         return None
     failed = found.ended_badly or found.state == DagRunState.FAILED
     return "take" if request.rerun_failed_tasks and failed else "done"

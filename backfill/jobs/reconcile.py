@@ -13,6 +13,7 @@ from backfill.engine.retries import retry_delay
 from backfill.executors import LocalExecutor, Unsent
 from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
 from backfill.jobs.base_job import Workplace
+from backfill.jobs.callbacks import RunCallbacks
 from backfill.jobs.course import Course
 from backfill.jobs.task_status import TaskInstance
 from backfill.jobs.verdict import (
@@ -50,10 +51,11 @@ class _Seen(NamedTuple):
 class Reconciler:
     """Carries what was reported to the rows that it is about, and what follows into the database."""
 
-    def __init__(self, job_id: int, course: Course, workplace: Workplace) -> None:
+    def __init__(self, job_id: int, course: Course, workplace: Workplace, callbacks: RunCallbacks) -> None:
         self._job_id = job_id
         self._course = course
         self._workplace = workplace
+        self._callbacks = callbacks
 
     # -- events ---------------------------------------------------------------------------------------------------------
 
@@ -79,7 +81,7 @@ class Reconciler:
         ]
         if not verdicts:
             return rows
-        return self._workplace.write(lambda tx: self._write(tx, verdicts, ids), session)
+        return self._carry_out(verdicts, ids, session)
 
     def sweep(self, session: Session | None = None) -> list[TaskInstanceFacts]:
         """Look for what no event announces, and return what changed (S0.1, S8.4).
@@ -109,7 +111,7 @@ class Reconciler:
         if not verdicts:
             return seen.rows
         ids = [verdict.task_instance_id for verdict in verdicts]
-        return seen.rows + self._workplace.write(lambda tx: self._write(tx, verdicts, ids), session)
+        return seen.rows + self._carry_out(verdicts, ids, session)
 
     def _lost_in(self, seen: _Seen) -> list[ExecutorEvent]:
         """Return an infrastructure failure for each zombie and each lost message (S8.4)."""
@@ -165,12 +167,28 @@ class Reconciler:
             _drop(event)
         return verdict
 
-    def _write(self, tx: Tx, verdicts: Sequence[Verdict], ids: Sequence[int]) -> list[TaskInstanceFacts]:
-        recovery.lose_if_current(
-            tx, [Loss(v.task_instance_id, v.attempt_id, v.error) for v in verdicts if isinstance(v, Lost)]
-        )
-        recovery.fail_if_current(tx, [self._failure(v) for v in verdicts if isinstance(v, Failed)])
-        return task_instances.select_facts(tx, ids)
+    def _carry_out(
+        self,
+        verdicts: Sequence[Verdict],
+        ids: Sequence[int],
+        session: Session | None,
+        *,
+        taken_back: Sequence[tuple[int, str]] = (),
+    ) -> list[TaskInstanceFacts]:
+        """Write `verdicts`, and what is `taken_back` besides; return the rows of `ids`, and call what failed ones are owed."""
+
+        def write(tx: Tx) -> tuple[set[int], list[TaskInstanceFacts]]:
+            task_instances.take_back_if_queued(tx, taken_back)
+            losses = [Loss(v.task_instance_id, v.attempt_id, v.error) for v in verdicts if isinstance(v, Lost)]
+            recovery.lose_if_current(tx, losses)
+            failed = recovery.fail_if_current(tx, [self._failure(v) for v in verdicts if isinstance(v, Failed)])
+            return failed, task_instances.select_facts(tx, ids)
+
+        failed, rows = self._workplace.write(write, session)
+        errors = {verdict.task_instance_id: verdict.error for verdict in verdicts}
+        for ti in self._course.task_instances(row for row in rows if row.id in failed):
+            self._callbacks.fire_of_task(self._course.window.run(ti.facts.dag_run_id), ti, errors[ti.facts.id])
+        return rows
 
     def _failure(self, verdict: Failed) -> Failure:
         delay = self._delay(self._course.window.facts(verdict.task_instance_id)) if verdict.retry else None
@@ -243,12 +261,8 @@ class Reconciler:
         away = [(by_attempt[each.attempt_id].id, each.attempt_id) for each in unsent if each.broker_away]
         rejected = [(by_attempt[each.attempt_id], each.reason) for each in unsent if not each.broker_away]
         verdicts = [verdict for row, reason in rejected if (verdict := self._judge(lost(row, reason), row)) is not None]
-
-        def write(tx: Tx) -> list[TaskInstanceFacts]:
-            task_instances.take_back_if_queued(tx, away)
-            return self._write(tx, verdicts, [by_attempt[each.attempt_id].id for each in unsent])
-
-        return self._workplace.write(write, session)
+        ids = [by_attempt[each.attempt_id].id for each in unsent]
+        return self._carry_out(verdicts, ids, session, taken_back=away)
 
     def stop_local_processes(self, running: Running, session: Session | None = None) -> None:
         """End the task processes that this process started, and hand their attempts back at no cost (S11.4, S3.15)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 
+import pytest
 from lifecycle_stage import Command, Rows, Stage
 
 
@@ -18,7 +19,9 @@ def drive_with_two_running(stage: Stage, days: int = 3) -> Command:
 
 
 def wait_for_epoch(stage: Stage, rows: Rows, epoch: int) -> None:
-    stage.wait_until(lambda: rows.job.lease_epoch == epoch and rows.job.lease_holder, f"the job's lease is number {epoch}")
+    stage.wait_until(
+        lambda: rows.job.lease_epoch == epoch and rows.job.lease_holder, f"the job's lease is number {epoch}"
+    )
 
 
 def test_after_a_crash_resume_waits_for_the_lease_and_adopts_what_runs(stage: Stage, rows: Rows) -> None:
@@ -80,6 +83,7 @@ def test_a_second_interrupt_ends_the_command_at_once(stage: Stage, rows: Rows) -
     stage.assert_each_ended_once(2)
 
 
+@pytest.mark.slow
 def test_an_interrupt_stops_local_tasks_and_they_cost_nothing(stage: Stage, rows: Rows) -> None:
     stage.hold()
     run = stage.run(2, "--local")
@@ -96,6 +100,7 @@ def test_an_interrupt_stops_local_tasks_and_they_cost_nothing(stage: Stage, rows
     stage.assert_each_ended_once(2)
 
 
+@pytest.mark.slow
 def test_local_tasks_of_a_killed_coordinator_are_found_lost_at_the_takeover(stage: Stage, rows: Rows) -> None:
     stage.hold()
     patient = {"task__heartbeat_timeout": 60}
@@ -174,3 +179,89 @@ def test_resume_of_a_paused_job_whose_holder_lives_lifts_the_pause(stage: Stage,
     assert run.end() == 0, run.told
     assert rows.job.lease_epoch == 1
     stage.assert_each_started_once(3)
+
+
+@pytest.mark.slow
+def test_a_frozen_command_that_wakes_up_lets_its_local_tasks_end(stage: Stage, rows: Rows) -> None:
+    stage.hold()
+    run = stage.run(3, "--local", worker__concurrency=2)
+    stage.wait_for_starts(2)
+    run.send(signal.SIGSTOP)
+    resumed = stage.start("resume", str(rows.job.id), worker__concurrency=2)
+    wait_for_epoch(stage, rows, 2)
+    run.send(signal.SIGCONT)
+    stage.wait_until(lambda: "2 task processes of this machine are left to end by themselves" in run.told, "it knows")
+    stage.let_go()
+    assert run.end() == 75
+    assert resumed.end() == 0, resumed.told
+    stage.assert_each_started_once(3)
+    assert rows.outcomes() == {"success": 6}
+
+
+def test_a_job_that_cannot_be_loaded_is_left_paused_with_the_reason(stage: Stage, rows: Rows) -> None:
+    job_id = stage.submit(1)
+    rows.write("update dag_pickle set signature = 'forged'")
+    coordinator = stage.start("coordinator")
+    stage.wait_until(lambda: rows.job.state == "paused", "the job is paused")
+    stage.wait_until(lambda: rows.job.lease_holder is None, "the lease is free")
+    assert rows.job.error.startswith("FrozenDagError: ")
+    coordinator.send(signal.SIGTERM)
+    assert coordinator.end() == 0
+    resumed = stage.start("resume", str(job_id))
+    assert resumed.end() == 1
+    assert len(resumed.told.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [[], ["--local"]], ids=["celery", "local"])
+def test_a_coordinator_that_is_killed_again_and_again_runs_nothing_twice(
+    stage: Stage, rows: Rows, flags: list[str]
+) -> None:
+    if not flags:
+        stage.worker(2)
+    driving = stage.run(15, *flags, core__parallelism=3)
+    for ended in (2, 9, 17):
+        stage.wait_until(lambda: stage.count("end").total() >= ended, f"{ended} tasks have ended")  # noqa: B023
+        driving.process.kill()
+        driving.end()
+        driving = stage.start("resume", str(rows.job.id), core__parallelism=3)
+    assert driving.end() == 0, driving.told
+    stage.assert_each_ended_once(15)
+    if not flags:
+        assert stage.count("start") == stage.count("end")
+
+
+@pytest.mark.slow
+def test_a_coordinator_that_lost_one_job_goes_on_with_others(stage: Stage, rows: Rows) -> None:
+    stage.hold()
+    stage.worker(2)
+    job_id = stage.submit(2)
+    frozen = stage.start("coordinator")
+    stage.wait_for_starts(2)
+    frozen.send(signal.SIGSTOP)
+    other = stage.start("coordinator")
+    wait_for_epoch(stage, rows, 2)
+    frozen.send(signal.SIGCONT)
+    stage.wait_until(lambda: f"Job {job_id} is not driven any more: Another" in frozen.told, "the frozen one says so")
+    other.send(signal.SIGTERM)
+    assert other.end() == 130
+    stage.let_go()
+    rows.write("update job set state = 'queued'")
+    stage.wait_until(lambda: rows.job.state == "success", "the one that was frozen takes it again")
+    frozen.send(signal.SIGTERM)
+    assert frozen.end() == 0
+    stage.assert_each_started_once(2)
+
+
+@pytest.mark.slow
+def test_a_coordinator_that_is_told_to_stop_twice_leaves_at_once(stage: Stage, rows: Rows) -> None:
+    stage.hold()
+    (stage.here / "stubborn").touch()
+    submitted = stage.start("submit", "sales", "-s", "2024-01-01", "--local")
+    assert submitted.end() == 0
+    coordinator = stage.start("coordinator")
+    stage.wait_for_starts(1)
+    coordinator.send(signal.SIGTERM)
+    coordinator.send(signal.SIGTERM)
+    assert coordinator.end(5) == 130
+    stage.wait_until(lambda: not stage.left(), "its task processes are gone", timeout=3)

@@ -75,6 +75,21 @@ def test_what_a_killed_command_started_goes_by_itself_and_its_servers_are_used_a
     assert (stage.left(), servers_of(home)) == ({}, [])
 
 
+@pytest.mark.slow
+def test_a_second_interrupt_kills_the_worker_of_the_command(stage: Stage) -> None:
+    stage.hold()
+    (stage.here / "stubborn").touch()
+    worker_log = stage.settings.core.home / "logs" / "worker.log"
+    run = stage.run(2, "--workers", "2", worker__soft_shutdown_timeout=60)
+    stage.wait_for_starts(2)
+    run.send(signal.SIGINT)
+    stage.wait_until(lambda: "stops: its tasks have" in worker_log.read_text(), "the worker stops")
+    run.send(signal.SIGINT)
+    assert run.end(10) == 130
+    assert job_of(run) == "1"
+    assert stage.left() == {}
+
+
 SCRIPT = """
 import sys
 from datetime import datetime

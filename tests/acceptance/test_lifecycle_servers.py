@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from lifecycle_stage import QUICK, Rows, Stage, rows_of
 
 from backfill.config import Settings
+from backfill.coordinator.broker import connect
 from backfill.embedded import Endpoints, Servers
 from backfill.embedded.processes import processes_in
 from backfill.migrations import upgrade
@@ -117,3 +119,37 @@ def test_a_database_that_is_killed_and_comes_back_costs_only_time(
     rows.engine.dispose()
     assert run.end() == 0, run.told
     stage.assert_each_started_once(3)
+
+
+@pytest.mark.slow
+def test_a_coordinator_outlives_a_database_that_is_away_for_longer_than_its_lease(
+    stage: Stage, rows: Rows, servers: OwnServers
+) -> None:
+    stage.hold()
+    stage.worker(1)
+    run = stage.run(2, coordinator__heartbeat_interval=0.1)
+    stage.wait_for_starts(1)
+    servers.kill("postgres")
+    with pytest.raises(subprocess.TimeoutExpired):
+        run.end(3)
+    servers.start_again()
+    rows.engine.dispose()
+    stage.let_go()
+    assert run.end() == 0, run.told
+    stage.assert_each_started_once(2)
+    assert rows.job.lease_epoch == 1
+
+
+@pytest.mark.slow
+def test_a_broker_that_forgets_everything_costs_only_time(stage: Stage, rows: Rows, servers: OwnServers) -> None:
+    stage.hold()
+    stage.worker(2)
+    run = stage.run(5)
+    stage.wait_for_starts(2)
+    stage.wait_until(lambda: rows.states()["queued"] == 3, "three messages wait")
+    assert servers.endpoints.broker_url
+    with connect(servers.endpoints.broker_url) as client:
+        client.flushall()
+    stage.let_go()
+    assert run.end() == 0, run.told
+    stage.assert_each_started_once(5)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 
+import pytest
 from lifecycle_stage import Rows, Stage
 
 
@@ -49,6 +50,7 @@ def test_what_a_killed_process_of_a_worker_ran_is_run_again_at_once(stage: Stage
     assert rows.outcomes() == {"lost": 1, "success": 2}
 
 
+@pytest.mark.slow
 def test_a_task_that_ends_its_process_each_time_fails_and_the_rest_goes_on(stage: Stage, rows: Rows) -> None:
     (stage.here / "deadly").touch()
     stage.worker(2)
@@ -71,6 +73,7 @@ def test_a_task_that_ends_its_process_each_time_fails_and_the_rest_goes_on(stage
     }
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_told_to_stop_lets_its_task_end(stage: Stage, rows: Rows) -> None:
     stage.hold()
     stopped = stage.worker(worker__soft_shutdown_timeout=60)

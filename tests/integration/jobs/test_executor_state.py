@@ -131,3 +131,45 @@ def test_a_retry_waits_for_its_delay(house, at_work):
     at_work.report(ti, S.FAILED)
     (row,) = reported(at_work, ti)
     assert row.next_attempt_at is not None
+
+
+# -- callbacks that are owed --------------------------------------------------------------------------------------------
+
+
+def called_for(house, said, *, tries_before=0, **event):
+    """What the callbacks of a running task instance with one retry were told, after the executor `said` that it is over."""
+    called = []
+    callbacks = {
+        "on_retry_callback": lambda context: called.append(("retry", context)),
+        "on_failure_callback": [lambda context: called.append(("failure", context))],
+    }
+    at_work = house.at_work(dag_of("a", arguments={"a": {"retries": 1, **callbacks}}))
+    at_work.admit()
+    at_work.process()
+    ti = at_work.running("a")
+    house.set_rows(ti.facts.id, state="running", try_number=1 + tries_before)
+    at_work.report(ti, said, **event)
+    at_work.job._manage_executor_state(at_work.ti_status.running)
+    at_work.job._callbacks.end()
+    return called
+
+
+def test_the_retry_callback_is_called_for_an_attempt_that_died_without_a_word(house):
+    ((which, context),) = called_for(house, S.FAILED, info="exit code 9")
+    assert (which, context["ti"].state, context["ti"].try_number) == ("retry", "up_for_retry", 1)
+    assert (context["task"].task_id, context["dag"].dag_id) == ("a", "d")
+    assert context["run_id"] == context["dag_run"].run_id == context["ti"].run_id
+    assert "exit code 9" in str(context["exception"])
+
+
+def test_the_failure_callback_is_called_when_no_try_is_left(house):
+    ((which, context),) = called_for(house, S.SUCCESS, tries_before=1)
+    assert (which, context["ti"].state) == ("failure", "failed")
+
+
+def test_a_lost_attempt_within_the_budget_calls_nobody(house):
+    assert called_for(house, S.FAILED, infrastructure=True) == []
+
+
+def test_an_attempt_that_is_not_the_rows_calls_nobody(house):
+    assert called_for(house, S.FAILED, attempt_id=OTHER) == []

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from backfill import DAG
 from backfill.operators import EmptyOperator
+from backfill.timetables import RunDate
 
 
 def get_run(at_work, number=0, session=None):
@@ -96,6 +97,24 @@ def test_a_finished_run_frees_its_place(house):
     get_run(at_work)
     house.set_run(1, state="success")
     assert get_run(at_work) is not None
+
+
+@pytest.mark.parametrize("given", [day(2), day(2).replace(tzinfo=None), RunDate(day(2), day(2), day(3))])
+def test_a_date_is_known_by_its_moment_as_well(house, given):
+    at_work = house.at_work(dag_of("a"), days=3)
+    assert at_work.job._get_dag_run(given, at_work.job.dag).logical_date == day(2)
+
+
+def test_a_date_that_has_its_run_gives_the_same_run_again(house):
+    at_work = house.at_work(dag_of("a", max_active_runs=1), days=2)
+    first = at_work.job._get_dag_run(day(1), at_work.job.dag)
+    assert at_work.job._get_dag_run(day(1), at_work.job.dag) == first
+
+
+def test_a_date_that_is_not_the_jobs_is_refused(house):
+    at_work = house.at_work(dag_of("a"), days=2)
+    with pytest.raises(ValueError, match=r"2024-01-03T.* is no date"):
+        at_work.job._get_dag_run(day(3), at_work.job.dag)
 
 
 def test_a_session_of_the_caller_is_used_and_committed(house):

@@ -13,6 +13,7 @@ from typing import Any
 from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
 
 DONE = {"success", "skipped", "failed", "upstream_failed", "removed"}
+IDLE = {"none", "scheduled", "up_for_retry", "up_for_reschedule"}
 BAD = {"failed", "upstream_failed"}
 
 
@@ -79,18 +80,24 @@ class Reference:
     def relevant_of(self, row: TaskInstanceFacts, tasks: set[str]) -> list[TaskInstanceFacts]:
         return [each for task_id in tasks for each in self.relevant(row, task_id)]
 
+    def idle(self) -> list[TaskInstanceFacts]:
+        return [row for row in self.rows if row.task_id in self.chosen and row.state in IDLE]
+
     # -- the table of S4.1
 
     def judge(self, row: TaskInstanceFacts) -> str:
         """Return `wait`, `ready`, `due`, `success`, `skipped` or `upstream_failed`."""
+        return self.judge_with_line(row)[0]
+
+    def judge_with_line(self, row: TaskInstanceFacts) -> tuple[str, Any]:
         lines = [self.line_3, self.length_0] if self.flags.get("ignore_task_deps") else [
             self.line_1, self.line_2, self.line_3, self.line_4, self.line_5, self.length_0, self.line_6,
         ]  # fmt: skip
         for line in lines:
             answer = line(row)
             if answer != "pass":
-                return answer
-        return self.line_7(row)
+                return answer, line
+        return self.line_7(row), self.line_7
 
     def line_1(self, row: TaskInstanceFacts) -> str:
         unfinished = [each for each in self.relevant_of(row, self.deciders(row.task_id)) if each.state not in DONE]
@@ -172,6 +179,50 @@ class Reference:
         if waits and row.next_attempt_at is not None and row.next_attempt_at > self.now:
             return "due"
         return "success" if task.nothing_to_execute or self.flags.get("mark_success") else "ready"
+
+
+def blocked(runs: list[Reference], pools: dict[str, int]) -> set[int]:
+    """Return the ids of the task instances that S9.3 calls blocked; `runs` are those in the window."""
+    found: set[int] = set()
+    by_id = {run.run.id: run for run in runs}
+    while True:
+        more = {row.id for run in runs for row in run.idle() if _is_blocked(run, row, by_id, pools, found)} - found
+        if not more:
+            return found
+        found |= more
+
+
+def _is_blocked(
+    run: Reference, row: TaskInstanceFacts, by_id: dict[int, Reference], pools: dict[str, int], found: set[int]
+) -> bool:
+    answer, line = run.judge_with_line(row)
+    task = run.dag.task_dict[row.task_id]
+    if answer == "ready":
+        return task.pool not in pools or 0 < pools[task.pool] < task.pool_slots
+    if answer != "wait":
+        return False
+    if line == run.line_6:
+        return _is_blocked_by_the_past(run, row, by_id, found)
+    tasks = {
+        run.line_1: run.deciders(row.task_id),
+        run.line_3: run.sources(row.task_id),
+        run.line_4: run.indirect_setups(row.task_id),
+        run.line_5: run.up(row.task_id),
+    }[line]
+    awaited = [each.id for each in run.relevant_of(row, tasks) if each.state not in DONE]
+    return bool(awaited) and found.issuperset(awaited)
+
+
+def _is_blocked_by_the_past(
+    run: Reference, row: TaskInstanceFacts, by_id: dict[int, Reference], found: set[int]
+) -> bool:
+    task, past = run.dag.task_dict[row.task_id], run.previous
+    assert past is not None
+    tasks = {row.task_id} | (run.down(row.task_id) if task.wait_for_downstream else set())
+    if past.dag_run_id not in by_id:
+        return not past.driven or any(BAD.intersection(past.states.get(task_id, ())) for task_id in tasks)
+    rows = [each for task_id in tasks for each in by_id[past.dag_run_id].all_of(task_id)]
+    return any(each.state in BAD or each.id in found for each in rows)
 
 
 def trigger_rule(rule: str, states: list[str], setups: list[str]) -> str:

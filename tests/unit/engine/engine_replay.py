@@ -443,7 +443,7 @@ class Replay:
                 if row.state == S.REMOVED and index < length:
                     self.rows.change(row.id, state=S.NONE)
         for index, row in found.items():
-            if length is not None and index >= length:
+            if length is not None and index >= length and row.state not in IN_FLIGHT:
                 self.rows.change(row.id, state=S.REMOVED)
         rows = self.rows.of_run(dag_run_id, task_id)
         self.rng.shuffle(rows)

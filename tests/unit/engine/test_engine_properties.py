@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from engine_reference import Reference
+from engine_reference import Reference, blocked
 from engine_replay import Replay, replay
 from engine_scenarios import random_scenario
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -39,6 +39,10 @@ def scenario_of(seed: int) -> dict[str, Any]:
 SCENARIOS = SEED.map(scenario_of)
 
 
+#: What an operator may set a task instance to.
+BY_HAND = [S.NONE, S.NONE, S.NONE, S.SUCCESS, S.SKIPPED, S.FAILED, S.UPSTREAM_FAILED, S.UP_FOR_RETRY]
+
+
 class Watched(Replay):
     """A replay that is checked after each step."""
 
@@ -51,13 +55,23 @@ class Watched(Replay):
     def check_decisions(self) -> None:
         """Every idle task instance is where a naive reading of S4.1 puts it."""
         board = self.window._board
-        for run in self.active.values():
-            reference = self.reference(run)
-            for row in self.rows.of_run(run.facts.id):
-                if row.task_id in self.chosen and row.state in UNFINISHED - IN_FLIGHT:
-                    place = board.places[row.id]
-                    found = "ready" if place in board.ready else "due" if place in board.due else "wait"
-                    assert found == reference.judge(row), row
+        references = [self.reference(run) for run in self.active.values()]
+        for reference in references:
+            for row in reference.idle():
+                place = board.places[row.id]
+                found = "ready" if place in board.ready else "due" if place in board.due else "wait"
+                assert found == reference.judge(row), row
+                self.check_index(reference, row)
+        assert {each.ti_id for each in self.window.blocked()} == blocked(references, self.pools)
+
+    def check_index(self, reference: Reference, row: TaskInstanceFacts) -> None:
+        """An idle index of a mapped task is within the length that its sources give, and so are all others there."""
+        sources = [self.rows.of_run(row.dag_run_id, source) for source in reference.sources(row.task_id)]
+        known = all(each.state == S.SUCCESS for rows in sources for each in rows)
+        if row.map_index >= 0 and known and reference.is_dynamic(row.task_id):
+            length = reference.length(row.task_id)
+            assert length is None or {each.map_index for each in reference.all_of(row.task_id)} >= set(range(length))
+            assert length is None or row.map_index < length
 
     def reference(self, run: Any) -> Reference:
         date = run.facts.logical_date
@@ -110,13 +124,11 @@ class Watched(Replay):
 
     def disturb(self) -> None:
         """Set a row by hand, or clear it (S3.22, S3.25), as it may happen at any time."""
-        rows = self.active_rows()
+        rows = [row for row in self.active_rows() if row.state != S.REMOVED or row.map_index == -1]
         if not rows:
             return
         row = self.rng.choice(rows)
-        state = self.rng.choice(
-            [S.NONE, S.NONE, S.NONE, S.SUCCESS, S.SKIPPED, S.FAILED, S.UPSTREAM_FAILED, S.UP_FOR_RETRY, S.REMOVED]
-        )
+        state = self.rng.choice(BY_HAND + ([S.REMOVED] if row.map_index == -1 else []))
         retries = self.dag.task_dict[row.task_id].retries
         self.rows.change(
             row.id,
