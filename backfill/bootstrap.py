@@ -28,7 +28,7 @@ from backfill.dag.freeze import FrozenDag, freeze, thaw
 from backfill.dag.loader import LoadedDag, find_dag
 from backfill.embedded import Endpoints, Servers
 from backfill.exceptions import FrozenDagError, NothingToDo, ServiceUnavailable
-from backfill.executors import BaseExecutor, normal_name
+from backfill.executors import BaseExecutor
 from backfill.executors.environment import settings_environment
 from backfill.jobs import BackfillJob
 from backfill.jobs.base_job import Workplace
@@ -37,6 +37,7 @@ from backfill.jobs.control import Control
 from backfill.jobs.creation import create, read_job
 from backfill.jobs.report import Report
 from backfill.jobs.request import BackfillRequest
+from backfill.jobs.routing import executor_names
 from backfill.states import JobState
 from backfill.store import pickles
 from backfill.store.database import create_engine, database_now, repeat
@@ -201,9 +202,9 @@ class Runtime:
         """Return the executors that a chosen task uses (S1.6), by name."""
         if job.dag is None:
             raise ValueError(f"job {job.id} has no DAG")
-        names = {normal_name(task.executor or job.request.executor) for task in job.dag.task_dict.values()}
+        names = executor_names(job.dag, job.request)
         given = {job.executor.name: job.executor} if job.executor else {}
-        return {name: given.get(name) or executors.load(name) for name in sorted(names | set(given))}
+        return {name: given.get(name) or executors.load(name) for name in sorted(names | given.keys())}
 
     def _dag_of(self, job: BackfillJob) -> DAG:
         if job.dag_pickle_hash is None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import secrets
 import tomllib
@@ -146,9 +147,7 @@ class Settings:
             section = getattr(settings, section_name, None) if section_name != "origins" else None
             known = {f.name for f in fields(section)} if section is not None else set()
             if key not in known:
-                raise ConfigError(
-                    f"{origin} sets {name!r}, which is no setting; `backfill config show` lists those that exist."
-                )
+                raise ConfigError(f"{origin} sets {name!r}, which is no setting; {self._instead_of(name, origin)}")
             value = _convert(name, getattr(section, key), raw, origin)
             settings = replace(
                 settings,
@@ -165,6 +164,13 @@ class Settings:
             if s.name != "origins"
             for f in fields(getattr(self, s.name))
         ]
+
+    def _instead_of(self, name: str, origin: str) -> str:
+        """Say what to write where `name` is no setting."""
+        near = difflib.get_close_matches(name.replace("_", "."), [known for known, _ in self.items()], n=1)
+        if not near:
+            return "`backfill config show` lists those that exist."
+        return f"did you mean {f'${_variable(near[0])}' if origin.startswith('$') else repr(near[0])}?"
 
     @property
     def log_folder(self) -> Path:
@@ -223,24 +229,41 @@ def _variable(name: str) -> str:
     return f"BACKFILL__{name.replace('.', '__').upper()}"
 
 
+def _refuse_if_meant(variable: str) -> None:
+    """Refuse a variable that was to be a setting and is none: `BACKFILL_CORE__HOME` for `BACKFILL__CORE__HOME`."""
+    _, _, rest = variable.partition("BACKFILL_")
+    section, separator, key = rest.partition("__")
+    if variable.startswith("BACKFILL_") and separator and section.lower() in {f.name for f in fields(Settings)}:
+        raise ConfigError(f"${variable} is no setting; did you mean $BACKFILL__{section}__{key}?")
+
+
 def _environment(env: Mapping[str, str]) -> dict[str, str]:
     """Return `section.key` to text for every `BACKFILL__SECTION__KEY` (or `…_FILE`) in `env`."""
     found: dict[str, str] = {}
     for variable, value in env.items():
         if not variable.startswith("BACKFILL__"):
+            _refuse_if_meant(variable)
             continue
         name = variable.removeprefix("BACKFILL__").lower().replace("__", ".", 1)
         if name.endswith("_file") and name.removesuffix("_file") in SECRETS:
             try:
                 found[name.removesuffix("_file")] = Path(value).read_text(encoding="utf-8").strip()
-            except OSError as error:
-                raise ConfigError(f"${variable} names {value!r}, which cannot be read: {error.strerror}.") from error
+            except (OSError, UnicodeDecodeError) as error:
+                why = error.strerror if isinstance(error, OSError) else "it is no text"
+                raise ConfigError(f"${variable} names {value!r}, which cannot be read: {why}.") from error
         else:
             found.setdefault(name, value)
     return found
 
 
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
+#: The settings that take one of some words.
+_WORDS = {"logging.format": ("text", "json"), "logging.level": ("debug", "info", "warning", "error")}
+#: The settings that take a number up to a largest one.
+_LARGEST = {"flower.port": 65535, "coordinator.metrics_port": 65535}
+#: The settings that take a text, but no empty one.
+_NEVER_EMPTY = frozenset({"celery.queue", "coordinator.metrics_address", "flower.address", "flower.user"})
+_LONGEST = timedelta(days=3650)
 
 
 def _convert(name: str, present: object, raw: object, origin: str) -> object:
@@ -248,29 +271,78 @@ def _convert(name: str, present: object, raw: object, origin: str) -> object:
     try:
         match present:
             case bool():
-                text = str(raw).lower()
-                if text not in _TRUE | _FALSE:
-                    raise ValueError
-                return text in _TRUE
+                return _read_truth(raw)
             case int():
-                number = int(cast("Any", raw))
-                if number < 0:
-                    raise ValueError
-                return number
+                return _read_number(raw, _LARGEST.get(name))
             case timedelta():
-                seconds = float(cast("Any", raw))
-                if seconds <= 0:
-                    raise ValueError
-                return timedelta(seconds=seconds)
+                return _read_duration(raw)
             case Path():
-                return Path(str(raw)).expanduser()
+                return Path(_read_text(raw, may_be_empty=False)).expanduser()
+            case _ if name in _WORDS:
+                return _read_word(raw, _WORDS[name])
             case _:
-                return str(raw)
-    except (TypeError, ValueError):
-        kind = {bool: "true or false", int: "a whole number from 0", timedelta: "seconds above 0"}.get(
-            type(present), "a value of another kind"
-        )
-        raise ConfigError(f"{origin} sets {name} to {raw!r}; it takes {kind}.") from None
+                return _read_text(raw, may_be_empty=name not in _NEVER_EMPTY)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last: no home folder for ~
+        shown = "a value" if name in SECRETS else repr(raw)
+        raise ConfigError(f"{origin} sets {name} to {shown}; it takes {_kind(name, present)}.") from None
+
+
+def _read_truth(raw: object) -> bool:
+    text = str(raw).lower()
+    if text not in _TRUE | _FALSE:
+        raise ValueError
+    return text in _TRUE
+
+
+def _read_number(raw: object, largest: int | None) -> int:
+    if not isinstance(raw, int | str) or isinstance(raw, bool):
+        raise TypeError
+    number = int(raw)
+    if number < 0 or (largest is not None and number > largest):
+        raise ValueError
+    return number
+
+
+def _read_duration(raw: object) -> timedelta:
+    if not isinstance(raw, int | float | str) or isinstance(raw, bool):
+        raise TypeError
+    duration = timedelta(seconds=float(raw))
+    if not timedelta(0) < duration <= _LONGEST:
+        raise ValueError
+    return duration
+
+
+def _read_word(raw: object, words: tuple[str, ...]) -> str:
+    word = str(raw).lower()
+    if word not in words:
+        raise ValueError
+    return word
+
+
+def _read_text(raw: object, *, may_be_empty: bool) -> str:
+    if not isinstance(raw, str | Path):
+        raise TypeError
+    text = str(raw)
+    if not (text or may_be_empty):
+        raise ValueError
+    return text
+
+
+def _kind(name: str, present: object) -> str:
+    """Say what a setting takes."""
+    match present:
+        case bool():
+            return "true or false"
+        case int():
+            return "a whole number from 0" + (f" to {_LARGEST[name]}" if name in _LARGEST else "")
+        case timedelta():
+            return f"seconds above 0, at most {_LONGEST.total_seconds():.0f}"
+        case Path():
+            return "a path"
+        case _ if name in _WORDS:
+            return ", ".join(_WORDS[name][:-1]) + f" or {_WORDS[name][-1]}"
+        case _:
+            return "a text that is not empty" if name in _NEVER_EMPTY else "a text"
 
 
 def signing_key(settings: Settings) -> bytes:
@@ -282,13 +354,26 @@ def signing_key(settings: Settings) -> bytes:
 
 
 def generated_secret(path: Path) -> str:
-    """Return the secret kept in `path`; made there at first use, readable by its owner only."""
+    """Return the secret kept in `path`; made there at first use, readable by its owner only.
+
+    Raises `ConfigError` where the folder, which is `core.home`, cannot be used.
+    """
+    try:
+        if not path.exists():
+            _make_secret(path)
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigError(
+            f"The secret {path} cannot be kept or read: {why}; make the folder usable, or set core.home to another one."
+        ) from error
+
+
+def _make_secret(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    if not path.exists():
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(32))
-        with contextlib.suppress(FileExistsError):
-            os.link(fresh, path)  # fails where the path exists, which a rename would not
-        fresh.unlink()
-    return path.read_text(encoding="utf-8").strip()
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_urlsafe(32))
+    with contextlib.suppress(FileExistsError):
+        os.link(fresh, path)  # fails where the path exists, which a rename would not
+    fresh.unlink()

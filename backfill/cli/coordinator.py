@@ -81,12 +81,6 @@ def _serve_metrics(settings: Settings, telemetry: Telemetry, at_the_end: ExitSta
 
 
 def _stop_on_signals(stop: Callable[[], None]) -> None:
-    """Let the first SIGTERM or SIGINT call `stop`, and the second one end the process: leases run out then (S11.4)."""
-
-    def on_signal(*_: object) -> None:
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-        stop()
-
+    """Let each SIGTERM and SIGINT call `stop`, which knows what a second one means (S11.4)."""
     for number in _SIGNALS:
-        signal.signal(number, on_signal)
+        signal.signal(number, lambda *_: stop())

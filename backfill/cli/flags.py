@@ -103,10 +103,10 @@ class BackfillFlags:
 def _refused(*names: str, **attributes: Any) -> Callable[[F], F]:
     """Declare a flag that is read but whose behaviour does not exist yet: giving it ends the command."""
 
-    def refuse(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    def refuse(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
         if value:
             flag = next(name for name in names if name.startswith("--"))
-            raise click.UsageError(f"{flag} is not available in this version; run the command without it.", ctx=ctx)
+            raise UsageError(f"{flag} is not available in this version; run the command without it.")
 
     return click.option(*names, is_flag=True, expose_value=False, callback=refuse, **attributes)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
@@ -16,7 +18,7 @@ import click
 from backfill.cli.command import is_verbose
 from backfill.cli.lazy import Entry, LazyGroup
 from backfill.cli.output import forget_stdout
-from backfill.exceptions import BackfillError, Interrupted
+from backfill.exceptions import BackfillError, Interrupted, UsageError
 
 _RUNNING, _PROCESSES, _HOUSE = "Backfills", "Processes", "Housekeeping"
 
@@ -41,14 +43,41 @@ COMMANDS = {
 class CommandLine(LazyGroup):
     """The root group: whatever a command raises ends here, as one sentence and an exit code."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the options before the command's name."""
+        with _misuse_in_one_sentence():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for; end the process by the policy above where it raises."""
         try:
-            return super().invoke(ctx)
+            with _misuse_in_one_sentence():
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise  # click's own, which its `main` turns into usage text and exit codes
+            raise  # click's own, which its `main` turns into text and exit codes
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # the last resort of every command
             ctx.exit(_end_with(error, verbose=is_verbose(ctx)))
+
+
+class _Misuse(click.ClickException):
+    """What click found wrong in what was typed."""
+
+    exit_code = UsageError.exit_code
+
+
+@contextmanager
+def _misuse_in_one_sentence() -> Iterator[None]:
+    """Leave out the three lines of usage that click puts above what it found wrong; name the way to them where it helps."""
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise  # no mistake, but a question
+    except click.UsageError as error:
+        told = error.format_message()
+        value_is_named = isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter)
+        if error.ctx is not None and not value_is_named and not told.endswith("?"):
+            told = f"{told.rstrip('.')}; `{error.ctx.command_path} --help` shows what there is."
+        raise _Misuse(told) from error
 
 
 def _end_with(error: BaseException, *, verbose: bool) -> int:

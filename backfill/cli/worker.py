@@ -17,6 +17,7 @@ from backfill.cli.parameters import COUNT
 from backfill.cli.parent import stop_with_parent
 from backfill.cli.telling import start_logging
 from backfill.config import Settings, load_settings
+from backfill.exceptions import UsageError
 from backfill.executors.environment import settings_environment
 from workers.app import app
 
@@ -42,7 +43,7 @@ def worker(ctx: click.Context, concurrency: int | None, queues: str | None, log_
     start_logging(settings, verbose=is_verbose(ctx), service=True)
     names = [name for name in (part.strip() for part in (queues or settings.celery.queue).split(",")) if name]
     if not names:
-        raise click.UsageError(f"-q {queues!r} names no queue; write names separated by commas.")
+        raise UsageError(f"-q {queues!r} names no queue; write names separated by commas.")
     stop_with_parent()
     with open_runtime(settings) as runtime:
         runtime.engine.dispose()  # its connections must not be shared with the children

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, reconstructor
 from backfill.clock import as_utc
 from backfill.dag import DAG
 from backfill.engine.window import RunOutcome
-from backfill.executors import BaseExecutor, normal_name
+from backfill.executors import BaseExecutor
 from backfill.facts import RunFacts, TaskInstanceFacts
 from backfill.jobs.admission import Admission, OpenedRuns
 from backfill.jobs.base_job import BaseJob, Lease, Workplace
@@ -30,6 +30,7 @@ from backfill.jobs.dispatch import Dispatcher
 from backfill.jobs.reconcile import Reconciler
 from backfill.jobs.report import Report, ReportedError
 from backfill.jobs.request import BackfillRequest
+from backfill.jobs.routing import executor_names
 from backfill.jobs.settling import outcomes_at_the_end, write_decisions, write_outcomes
 from backfill.jobs.task_status import DagRunTaskStatus, TaskInstance
 from backfill.jobs.timeouts import attempts_to_stop
@@ -119,12 +120,10 @@ class BackfillJob(BaseJob):
         return job
 
     def uses_celery(self) -> bool:
-        """Return whether any task goes to a Celery worker, so that the job needs a broker."""
+        """Return whether any chosen task goes to a Celery worker, so that the job needs a broker."""
         if self.dag is None:
             raise ValueError(f"job {self.id} was read from its row; give it its DAG first")
-        names = {task.executor for task in self.dag.task_dict.values()}
-        default = {self.request.executor} if None in names else set()
-        return "celery" in {normal_name(name) for name in (names | default) - {None} if name}
+        return "celery" in executor_names(self.dag, self.request)
 
     @reconstructor
     def _from_row(self) -> None:

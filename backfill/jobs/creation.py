@@ -15,7 +15,6 @@ from backfill.dag.freeze import FrozenDag
 from backfill.dag.params import resolve_params
 from backfill.dag.subset import chosen_tasks
 from backfill.exceptions import RefusedError, UnknownPool, UsageError
-from backfill.executors import normal_name
 from backfill.jobs.admission import templates_for
 from backfill.jobs.backfill_job import BackfillJob
 from backfill.jobs.base_job import BaseJob
@@ -23,6 +22,7 @@ from backfill.jobs.course import compile_graph
 from backfill.jobs.planning import DatePlan, plan_dates, run_dates
 from backfill.jobs.policy import failure_budget
 from backfill.jobs.request import BackfillRequest
+from backfill.jobs.routing import executor_names
 from backfill.operators import SubDagOperator
 from backfill.states import JobState
 from backfill.store import dags, dates, jobs, leases, pickles, pools
@@ -112,6 +112,7 @@ def check_request(dag: DAG, request: BackfillRequest) -> frozenset[str]:
         raise UsageError(f"delay_on_limit_secs is {request.delay_on_limit_secs}; it takes seconds above 0.")
     _check_params(dag, request, chosen)
     _check_operators(dag, chosen)
+    executor_names(dag, request)
     if request.run_backwards:
         _refuse_backwards(dag, chosen)
     return chosen
@@ -135,8 +136,6 @@ def _check_operators(dag: DAG, chosen: frozenset[str]) -> None:
             raise UsageError(
                 f"Task {task_id!r} of DAG {dag.dag_id!r} is a SubDagOperator, which cannot be backfilled yet; use a task group."
             )
-        if task.executor is not None:
-            normal_name(task.executor)
 
 
 def _refuse_backwards(dag: DAG, chosen: frozenset[str]) -> None:

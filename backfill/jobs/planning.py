@@ -93,9 +93,20 @@ def plan_dates(
         )
     all_notes = (*notes, *(f"{_dates(count)} left out: {reason}." for reason, count in left_out.items()))
     if not planned:
-        because = f" ({' '.join(all_notes)})" if all_notes else ""
-        raise NothingToDo(f"No run date of DAG {dag.dag_id!r} is left in the range{because}; nothing was started.")
+        raise NothingToDo(_nothing_left(dag, request, all_notes))
     return DatePlan(tuple(planned), all_notes)
+
+
+def _nothing_left(dag: DAG, request: BackfillRequest, notes: Sequence[str]) -> str:
+    given = [date.isoformat() for date in (request.start_date, request.end_date) if date is not None]
+    within = f" from {' to '.join(dict.fromkeys(given))}" if given else ""
+    if notes:
+        because = ", ".join(note.rstrip(".") for note in notes)
+        return f"No run date of DAG {dag.dag_id!r}{within} is left to run ({because}); nothing was started."
+    return (
+        f"DAG {dag.dag_id!r} with schedule {dag.timetable.summary!r} has no run date{within}; "
+        "give a range that holds one, or --run-at-least-once."
+    )
 
 
 def _refuse_if_owned(dag: DAG, found: DateFound | None) -> None:

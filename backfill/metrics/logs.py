@@ -10,9 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from backfill.config import LoggingSettings
-from backfill.exceptions import ConfigError
 
-_LEVELS = ("debug", "info", "warning", "error")
 #: What `logging` itself puts on a record; the rest came by `extra`.
 _OWN_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -69,12 +67,8 @@ class StderrHandler(logging.StreamHandler[TextIO]):
 def configure_logging(settings: LoggingSettings, least: int = logging.NOTSET, *, tracebacks: bool = True) -> None:
     """Send all records of this process, and its warnings, to stderr in the form and from the level of `settings`, and not below `least`.
 
-    Without `tracebacks` text is one line a record. Raises `ConfigError` for a form or level that does not exist.
+    Without `tracebacks` text is one line a record.
     """
-    if settings.format not in {"text", "json"}:
-        raise ConfigError(f"logging.format is {settings.format!r}; it takes text or json.")
-    if settings.level.lower() not in _LEVELS:
-        raise ConfigError(f"logging.level is {settings.level!r}; it takes {', '.join(_LEVELS)}.")
     handler = StderrHandler()
     handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter(tracebacks=tracebacks))
     root = logging.getLogger()

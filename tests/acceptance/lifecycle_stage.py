@@ -69,8 +69,8 @@ with DAG("sales", schedule="@daily", start_date=datetime(2024, 1, 1)) as dag:
 #: Short, but long enough for two busy cores.
 QUICK = {
     "task.heartbeat_interval": "0.5",
-    "task.heartbeat_timeout": "4",
-    "task.queued_timeout": "3",
+    "task.heartbeat_timeout": "6",
+    "task.queued_timeout": "5",
     "coordinator.heartbeat_interval": "0.5",
     "worker.soft_shutdown_timeout": "1",
 }

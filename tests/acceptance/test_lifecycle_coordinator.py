@@ -9,11 +9,11 @@ import pytest
 from lifecycle_stage import Command, Rows, Stage
 
 
-def drive_with_two_running(stage: Stage, days: int = 3) -> Command:
+def drive_with_two_running(stage: Stage, days: int = 3, **settings: object) -> Command:
     """Start a worker with two processes and a backfill, and return it once both have a task that waits."""
     stage.hold()
     stage.worker(2)
-    run = stage.run(days)
+    run = stage.run(days, **settings)
     stage.wait_for_starts(2)
     return run
 
@@ -40,8 +40,9 @@ def test_after_a_crash_resume_waits_for_the_lease_and_adopts_what_runs(stage: St
 
 
 def test_resume_is_refused_while_the_holder_lives(stage: Stage, rows: Rows) -> None:
-    run = drive_with_two_running(stage, days=2)
-    resumed = stage.start("resume", str(rows.job.id))
+    patient = {"coordinator__heartbeat_interval": 1}
+    run = drive_with_two_running(stage, days=2, **patient)
+    resumed = stage.start("resume", str(rows.job.id), **patient)
     assert resumed.end() == 75
     assert f"Error: Job {rows.job.id} is driven by process {run.process.pid} on " in resumed.told
     assert "can be resumed" not in resumed.told
@@ -73,9 +74,10 @@ def test_a_second_interrupt_ends_the_command_at_once(stage: Stage, rows: Rows) -
     run = stage.run(2, "--local")
     stage.wait_for_starts(2)
     run.send(signal.SIGINT)
+    stage.wait_until(lambda: rows.outcomes()["none"] == 2, "the first is obeyed")
     run.send(signal.SIGINT)
     assert run.end(5) == 130
-    stage.wait_until(lambda: not stage.left(), "its task processes are gone", timeout=3)
+    stage.wait_until(lambda: not stage.left(), "its task processes are gone", timeout=4)
     (stage.here / "stubborn").unlink()
     resumed = stage.start("resume", str(rows.job.id))
     stage.let_go()
@@ -170,7 +172,7 @@ def test_resume_of_a_paused_job_whose_holder_lives_lifts_the_pause(stage: Stage,
     run = drive_with_two_running(stage)
     stage.wait_until(lambda: rows.states()["queued"] == 1, "the third has no worker yet")
     rows.write("update job set state = 'paused'")
-    stage.wait_until(lambda: rows.states() == {"running": 2, "none": 4}, "what nobody claimed is taken back", timeout=5)
+    stage.wait_until(lambda: rows.states() == {"running": 2, "none": 4}, "what nobody claimed is taken back")
     stage.let_go()
     stage.wait_until(lambda: rows.states() == {"success": 2, "none": 4}, "what ran has ended")
     resumed = stage.start("resume", str(rows.job.id))
@@ -262,6 +264,7 @@ def test_a_coordinator_that_is_told_to_stop_twice_leaves_at_once(stage: Stage, r
     coordinator = stage.start("coordinator")
     stage.wait_for_starts(1)
     coordinator.send(signal.SIGTERM)
+    stage.wait_until(lambda: rows.outcomes()["none"] == 1, "the first is obeyed")
     coordinator.send(signal.SIGTERM)
-    assert coordinator.end(5) == 130
-    stage.wait_until(lambda: not stage.left(), "its task processes are gone", timeout=3)
+    assert coordinator.end(5) == 130, coordinator.told
+    stage.wait_until(lambda: not stage.left(), "its task processes are gone", timeout=4)

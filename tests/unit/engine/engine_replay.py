@@ -408,7 +408,8 @@ class Replay:
             if row.task_id in self.graph.past_task_ids:
                 states[row.task_id].append(row.state)
         before = {r.facts.id for d, r in self.rows.runs.items() if d < date}
-        seen = {row.task_id for row in self.rows.task_instances.values() if row.dag_run_id in before}
+        rows = (row for row in self.rows.task_instances.values() if row.dag_run_id in before)
+        seen = {row.task_id for row in rows if row.state != S.REMOVED}
         return PreviousRun(
             max(earlier),
             run.facts.id,
@@ -610,8 +611,10 @@ def differences(scenario: dict[str, Any], found: dict[str, Any], expect: dict[st
         told.append(f"job: {found['job']} instead of {expect['job']}")
     if expect["job"] == "refused" or expect.get("error") == "pool_not_found":
         return told
-    if "dag_runs" not in disputed and found["dag_runs"] != expect["dag_runs"]:
-        told.append(f"dag_runs: {found['dag_runs']} instead of {expect['dag_runs']}")
+    if "dag_runs" not in disputed:
+        ours, theirs = found["dag_runs"], expect["dag_runs"]
+        dates = sorted(date for date in ours.keys() | theirs.keys() if ours.get(date) != theirs.get(date))
+        told += [f"run of {date}: {ours.get(date)} instead of {theirs.get(date)}" for date in dates]
     if "task_instances" not in disputed:
         kinds = {each["task_id"]: each.get("kind", "python") for each in scenario["dag"]["tasks"]}
         ours, theirs = dict(_flat(found["task_instances"])), dict(_flat(expect["task_instances"]))
@@ -620,15 +623,17 @@ def differences(scenario: dict[str, Any], found: dict[str, Any], expect: dict[st
     return told
 
 
-def _differences_of_one(key: Any, ours: Any, theirs: Any, *, is_empty: bool) -> list[str]:
+def _differences_of_one(key: tuple[str, str, str], ours: Any, theirs: Any, *, is_empty: bool) -> list[str]:
+    task_id, date, index = key
+    name = f"{task_id} of {date}" if index == "-1" else f"{task_id}[{index}] of {date}"
     if ours is None or theirs is None:
-        return [f"{key}: {ours} instead of {theirs}"]
+        return [f"{name}: {ours and ours['state']} instead of {'no row' if theirs is None else theirs['state']}"]
     fields = ["state"]
     if "executions" in theirs and not is_empty:
         fields.append("executions")
         fields += ["try_number"] if theirs["executions"] and "try_number" in theirs else []
     return [
-        f"{key}: {field} {ours[field]} instead of {theirs[field]}"
+        f"{name}: {field} {ours[field]} instead of {theirs[field]}"
         for field in fields
         if ours[field] != theirs.get(field)
     ]

@@ -1,0 +1,31 @@
+"""Which executors the tasks of a job go to."""
+
+from __future__ import annotations
+
+from backfill.dag import DAG
+from backfill.dag.subset import chosen_tasks
+from backfill.exceptions import UnknownExecutor
+from backfill.executors import known_names, normal_name
+from backfill.jobs.request import BackfillRequest
+
+
+def executor_names(dag: DAG, request: BackfillRequest) -> frozenset[str]:
+    """Return the short names of the executors that chosen tasks use (S1.6).
+
+    Raises `UnknownExecutor` naming the task, `UsageError` if no task is chosen.
+    """
+    chosen = chosen_tasks(dag, request.task_regex, request.ignore_dependencies)
+    return frozenset(_executor_name(dag, task_id, request) for task_id in sorted(chosen))
+
+
+def _executor_name(dag: DAG, task_id: str, request: BackfillRequest) -> str:
+    own = dag.task_dict[task_id].executor
+    try:
+        return normal_name(own or request.executor)
+    except UnknownExecutor as error:
+        if not own:
+            raise
+        raise UnknownExecutor(
+            f"Task {task_id!r} of DAG {dag.dag_id!r} names the executor {own!r}, which does not exist; "
+            f"write {' or '.join(known_names())}."
+        ) from error
