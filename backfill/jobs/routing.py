@@ -10,12 +10,12 @@ from backfill.jobs.request import BackfillRequest
 
 
 def executor_names(dag: DAG, request: BackfillRequest) -> frozenset[str]:
-    """Return the short names of the executors that chosen tasks use (S1.6).
+    """Return the short names of the executors that chosen tasks use (S1.6); where there is no task, one that costs nothing.
 
     Raises `UnknownExecutor` naming the task, `UsageError` if no task is chosen.
     """
     chosen = chosen_tasks(dag, request.task_regex, request.ignore_dependencies)
-    return frozenset(_executor_name(dag, task_id, request) for task_id in sorted(chosen))
+    return frozenset(_executor_name(dag, task_id, request) for task_id in sorted(chosen)) or frozenset({"local"})
 
 
 def _executor_name(dag: DAG, task_id: str, request: BackfillRequest) -> str:
