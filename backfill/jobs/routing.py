@@ -20,11 +20,11 @@ def executor_names(dag: DAG, request: BackfillRequest) -> frozenset[str]:
 
 def _executor_name(dag: DAG, task_id: str, request: BackfillRequest) -> str:
     own = dag.task_dict[task_id].executor
+    if not own:
+        return request.executor  # it may be the user's own class, which no name leads to
     try:
-        return normal_name(own or request.executor)
+        return normal_name(own)
     except UnknownExecutor as error:
-        if not own:
-            raise
         raise UnknownExecutor(
             f"Task {task_id!r} of DAG {dag.dag_id!r} names the executor {own!r}, which does not exist; "
             f"write {' or '.join(known_names())}."
