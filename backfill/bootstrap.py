@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Engine
 
@@ -27,7 +27,7 @@ from backfill.dag import DAG
 from backfill.dag.freeze import FrozenDag, freeze, thaw
 from backfill.dag.loader import LoadedDag, find_dag
 from backfill.embedded import Endpoints, Servers
-from backfill.exceptions import FrozenDagError, NothingToDo, ServiceUnavailable
+from backfill.exceptions import BackfillUnfinished, FrozenDagError, NothingToDo, ServiceUnavailable
 from backfill.executors import BaseExecutor
 from backfill.executors.environment import settings_environment
 from backfill.jobs import BackfillJob
@@ -273,5 +273,16 @@ def run_job(job: BackfillJob) -> Report:
         except NothingToDo as nothing:
             return Report(job_id=None, dag_id=job.dag_id, state=JobState.SUCCESS, notes=(str(nothing),))
         job.id = created.id
-        with runtime.local_workers(0 if settings.celery.broker_url else None):
-            return runtime.drive(created)
+        try:
+            with runtime.local_workers(0 if settings.celery.broker_url else None):
+                report = runtime.drive(created)
+        except BackfillUnfinished as unfinished:
+            _bring_up_to_date(job, cast("Report", unfinished.report))
+            raise
+        _bring_up_to_date(job, report)
+        return report
+
+
+def _bring_up_to_date(job: BackfillJob, report: Report) -> None:
+    """Let the caller's job, of which another object was driven, know what became of it."""
+    job.state, job.start_date, job.end_date = report.state, report.start_date, report.end_date

@@ -15,3 +15,5 @@ read_only = True
 purge_offline_workers = 300
 # what is kept in memory
 max_tasks = 20_000
+# the keyword arguments say which task instance it is
+tasks_columns = "name,kwargs,state,received,runtime,worker,uuid"

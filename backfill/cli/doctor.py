@@ -157,9 +157,8 @@ def _judge_worker(worker: WorkerPresence, now: datetime) -> Finding:
     if faults:
         return _warning(check, "; ".join(faults))
     listens = ", ".join(worker.queues)
-    return _ok(
-        check, f"{worker.concurrency} processes for {listens}, backfill {worker.version}, Python {worker.python}"
-    )
+    processes = "1 process" if worker.concurrency == 1 else f"{worker.concurrency} processes"
+    return _ok(check, f"{processes} for {listens}, backfill {worker.version}, Python {worker.python}")
 
 
 def _minor(python: str) -> str:

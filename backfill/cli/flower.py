@@ -21,6 +21,8 @@ from backfill.exceptions import ConfigError
 PURGE_OFFLINE_WORKERS = 300
 #: Task instances that are kept in memory.
 MAX_TASKS = 20_000
+#: What the list of tasks shows: the keyword arguments say which task instance it is.
+TASKS_COLUMNS = "name,kwargs,state,received,runtime,worker,uuid"
 #: File in `core.home` that keeps the password made at first use.
 PASSWORD_FILE = "flower_password"  # noqa: S105  # a file's name
 
@@ -82,6 +84,7 @@ def _configure(options: Any, settings: Settings, *, read_only: bool) -> None:
     options.read_only = read_only
     options.purge_offline_workers = PURGE_OFFLINE_WORKERS
     options.max_tasks = MAX_TASKS
+    options.tasks_columns = TASKS_COLUMNS
     requests = logging.getLogger("tornado.access")
     requests.addHandler(logging.NullHandler())
     requests.propagate = False

@@ -5,12 +5,14 @@ Exit codes are those of interface.md, section 3; an error is one sentence on std
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -127,6 +129,9 @@ def main() -> NoReturn:
     # a polite kill ends a command as Ctrl-C does, so that it stops what it started; processes with a protocol of their own
     # for it (the coordinator, a worker) set their handlers later
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # a process that is started with a closed stdout or stderr has None there, which nobody expects
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  # open as long as the process lives
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115  # the same
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a task's text may exceed what the terminal's encoding can say
             stream.reconfigure(errors="backslashreplace")

@@ -164,8 +164,27 @@ def _find_by_id(dag_id: str, dags_folder: Path) -> LoadedDag:
         )
     if dag_id in contents.dags:
         return contents.dags[dag_id]
-    broken = f" {contents.errors[0]}" if contents.errors else ""
-    raise DagNotFound(f"There is no DAG {dag_id!r} in {dags_folder}; {_instead(dag_id, list(contents.dags))}{broken}")
+    raise DagNotFound(
+        f"There is no DAG {dag_id!r} in {dags_folder}; "
+        f"{_instead(dag_id, list(contents.dags))}{_perhaps_in(dag_id, contents.errors)}"
+    )
+
+
+def _perhaps_in(dag_id: str, errors: list[DagImportError]) -> str:
+    """Name the file that cannot be loaded and may be where the DAG is: one that has its id in its text, else the first."""
+    if not errors:
+        return ""
+    likely = next((error for error in errors if dag_id.encode() in _content(error.file)), errors[0])
+    others = len(errors) - 1
+    more = f" ({others} more cannot be loaded either; `backfill dags list` names them)" if others else ""
+    return f" {likely}{more}"
+
+
+def _content(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError:
+        return b""
 
 
 def _instead(dag_id: str, dag_ids: list[str], most: int = 8) -> str:

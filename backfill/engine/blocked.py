@@ -49,8 +49,8 @@ class Blockage:
     def __init__(self, board: Board, judge: Judge) -> None:
         self._board = board
         self._judge = judge
-        #: Slots by pool, as last seen, and the tasks that no pool will ever take.
-        self._pool_sizes: dict[str, int] = {}
+        #: Slots by pool, as last seen (None: never yet), and the tasks that no pool will ever take.
+        self._pool_sizes: dict[str, int] | None = None
         self._hopeless: frozenset[int] = frozenset()
         self._found: dict[int, Blocked] = {}
         self._found_at = -1
@@ -129,7 +129,7 @@ class Blockage:
     def _pool(self, spec: TaskSpec) -> Blocked | None:
         if spec.settles_itself or spec.is_subdag or not self.never_goes(spec):
             return None
-        return Blocked(0, BlockReason.POOL, (AwaitedPool(spec.pool, self._pool_sizes.get(spec.pool)),))
+        return Blocked(0, BlockReason.POOL, (AwaitedPool(spec.pool, (self._pool_sizes or {}).get(spec.pool)),))
 
     def _past(self, run: RunState, spec: TaskSpec, *, is_final: bool) -> Blocked | None:
         because_of = look_back(run, spec).because_of

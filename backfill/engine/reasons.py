@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
@@ -47,11 +47,19 @@ class Reason:
 
 
 def explain(
-    board: Board, judge: Judge, ti_id: int, now: datetime, occupancy: Occupancy | None, limit: int | None
+    board: Board,
+    judge: Judge,
+    ti_id: int,
+    now: datetime,
+    occupancy: Occupancy | None,
+    limit: int | None,
+    *,
+    ranked: bool = True,
 ) -> Reason:
     """Return what holds a task instance, as the window stands.
 
-    Without `occupancy` no limit is looked at; `limit` is `core.parallelism`.
+    Without `occupancy` no limit is looked at; `limit` is `core.parallelism`. Without `ranked` its place among the ready ones
+    is not worked out, which takes time in proportion to their number.
     """
     run, slot = board.find(ti_id)
     code = run.state[slot]
@@ -63,7 +71,8 @@ def explain(
     verdict, line = judge.finding(run, task, index)
     match verdict:
         case Verdict.PASS:
-            return _after_the_lines(board, run, slot, now, occupancy, limit)
+            reason = _after_the_lines(board, run, slot, now, occupancy, limit)
+            return _ranked(board, run.base | slot, reason) if ranked and reason.line is None else reason
         case Verdict.WAIT | Verdict.HELD:
             return _waiting(run, spec, index, line)
         case Verdict.EXPAND:
@@ -96,11 +105,18 @@ def _after_the_lines(
         if due is not None and due > now:
             word = "reschedule" if run.state[slot] == UP_FOR_RESCHEDULE else "retry"
             return Reason(text=f"its {word} is due at {due.isoformat()}", line=7, due=due)
-    rank = sum(_order(board, other) < _order(board, place) for other in board.ready)
     full = tuple(_full_limits(board, spec, run, occupancy, limit))
     if full:
         names = " and ".join(f"pool {spec.pool!r}" if each is Limit.POOL else each.value for each in full)
-        return Reason(text=f"{names} {'has' if len(full) == 1 else 'have'} no room for it", limits=full, rank=rank)
+        return Reason(text=f"{names} {'has' if len(full) == 1 else 'have'} no room for it", limits=full)
+    return Reason(text="it is ready")
+
+
+def _ranked(board: Board, place: int, reason: Reason) -> Reason:
+    """Say how many ready task instances go before one that is ready (S5.5)."""
+    rank = sum(_order(board, other) < _order(board, place) for other in board.ready)
+    if reason.limits:
+        return replace(reason, rank=rank)
     return Reason(text=f"it is ready, and {rank} ready task instances go before it", rank=rank)
 
 

@@ -252,13 +252,20 @@ class Window:
         return self._board.by_id[dag_run_id].rows()
 
     def explain(
-        self, ti_id: int, now: datetime, occupancy: Occupancy | None = None, limit: int | None = None
+        self,
+        ti_id: int,
+        now: datetime,
+        occupancy: Occupancy | None = None,
+        limit: int | None = None,
+        *,
+        ranked: bool = True,
     ) -> Reason:
         """Return the first thing that holds a task instance (S11.6): a line of S4.1, a limit of S5, or its turn.
 
-        Limits are looked at only with `occupancy`; `limit` is `core.parallelism`.
+        Limits are looked at only with `occupancy`; `limit` is `core.parallelism`. Without `ranked` its turn is not worked out,
+        which takes time in proportion to the number of ready ones.
         """
-        return explain(self._board, self._judge, ti_id, now, occupancy, limit)
+        return explain(self._board, self._judge, ti_id, now, occupancy, limit, ranked=ranked)
 
     # -------------------------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ from backfill.jobs.routing import executor_names
 from backfill.jobs.settling import outcomes_at_the_end, write_decisions, write_outcomes
 from backfill.jobs.task_status import DagRunTaskStatus, TaskInstance
 from backfill.jobs.timeouts import attempts_to_stop
+from backfill.jobs.waits import Waits
 from backfill.keys import TaskInstanceKey
 from backfill.messages import DagSource
 from backfill.states import ENDED_BADLY, FINISHED, Reprocess, TaskInstanceState
@@ -155,6 +156,7 @@ class BackfillJob(BaseJob):
             job_id=self.id, dag=self.dag, request=self.request, settings=workplace.settings, total_runs=self.total_runs
         )
         self._dispatcher = Dispatcher(self.id, self.course, workplace)
+        self._waits = Waits(self.course.window, workplace.settings.core.parallelism or None)
         self._callbacks = RunCallbacks(self.dag)
         self._reconciler = Reconciler(self.id, self.course, workplace, self._callbacks)
         self.control.wake_by(workplace.mailbox)
@@ -191,6 +193,7 @@ class BackfillJob(BaseJob):
     ) -> None:
         """Admit `run_dates` in order and go round until nothing can go any more (S9.4)."""
         while True:
+            self.course.rhythm.begin_round()
             self._admit(run_dates, ti_status, session)
             self._process_backfill_task_instances(ti_status, executor, pickle_id, start_date, session)
             if self._settle_runs(ti_status, session):
@@ -237,12 +240,13 @@ class BackfillJob(BaseJob):
 
     def _admit(self, run_dates: Admission, ti_status: DagRunTaskStatus, session: Session | None) -> None:
         """Let the dates whose turn it is into the window, as many as there is room for (S2.13)."""
-        if not (self._dispatches and self.course.policy.admits and run_dates.worth_a_look(len(ti_status.active_runs))):
+        allowed = self._dispatches and self.course.policy.admits and not self.course.rhythm.admission
+        if not (allowed and run_dates.worth_a_look(len(ti_status.active_runs))):
             return
         admitted = self.at_work().write(run_dates.admit_next, session)
         run_dates.confirm(admitted)
         if run_dates.waits_for_others:
-            self.course.rhythm.look_again()
+            self.course.rhythm.hold_until_others_move(self.course.rhythm.admission)
         if run_dates.crowded_out(admitted):
             self._tell(
                 Note(
@@ -462,6 +466,9 @@ class BackfillJob(BaseJob):
         counts = self.course.numbers(ti_status)
         if self.course.throttle.lets_through(counts):
             self._tell(progress(self, self.course, ti_status))
+        if self.request.verbose:
+            for line in self._waits.news(self.at_work().lease.now(), self._dispatcher.occupancy):
+                self._tell(Note(self.id, line))
 
     def _obey(self, ti_status: DagRunTaskStatus, session: Session | None) -> None:
         """Keep the lease, and carry out a pause or an interrupt (S1.4, S11)."""

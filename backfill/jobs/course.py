@@ -124,7 +124,7 @@ class Course:
         finished = sum(ti.facts.state in FINISHED for ti in ended)
         if finished:
             self.pace.finished(finished)
-            self.rhythm.looked()
+            self.rhythm.something_ended()
 
     def numbers(self, ti_status: DagRunTaskStatus) -> Numbers:
         """Return the numbers of S9.5: the window, what has left it, and the dates not admitted."""

@@ -37,11 +37,13 @@ class Dispatcher:
         self._job_id = job_id
         self._course = course
         self._workplace = workplace
+        #: What occupied the limits at the last look; None before the first.
+        self.occupancy: Occupancy | None = None
 
     def worth_a_look(self) -> bool:
         """Return whether something is ready, and not just held back by limits or a broker that is away."""
         rhythm = self._course.rhythm
-        return self._course.window.ready_count() > 0 and rhythm.look_due() and rhythm.may_publish()
+        return self._course.window.ready_count() > 0 and not (rhythm.dispatch or rhythm.broker)
 
     def place(self, tx: Tx) -> Placed:
         """Check every limit, take the places and write `queued`, all in the transaction `tx` (S5.1).
@@ -52,15 +54,15 @@ class Dispatcher:
         sizes = task_instances.lock_limits(tx, [dag_id], pools)
         occupancy = Occupancy(task_instances.select_occupancy(tx, [dag_id], pools), pool_sizes=sizes)
         picked = window.pick(occupancy, self._workplace.settings.core.parallelism or None)
+        self.occupancy = occupancy
         requests = [self._request(ti_id) for ti_id in picked]
         turn = {ti_id: number for number, ti_id in enumerate(picked)}
         # messages leave in the order of S5.5
         queued = sorted(task_instances.queue_if_idle(tx, self._job_id, requests), key=lambda row: turn[row.id])
         waiting = sorted(task_instances.schedule_if_idle(tx, window.ready_unplaced(picked)))
         refused = sorted(set(picked) - {row.id for row in queued})
-        self._course.rhythm.looked()
         if len(picked) < window.ready_count():
-            self._course.rhythm.look_again()
+            self._course.rhythm.hold_until_others_move(self._course.rhythm.dispatch)
         return Placed(queued, queued + task_instances.select_facts(tx, waiting + refused))
 
     def publish(self, rows: Sequence[TaskInstanceFacts], *, default: BaseExecutor) -> list[Unsent]:

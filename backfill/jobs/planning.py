@@ -98,7 +98,7 @@ def plan_dates(
 
 
 def _nothing_left(dag: DAG, request: BackfillRequest, notes: Sequence[str]) -> str:
-    given = [date.isoformat() for date in (request.start_date, request.end_date) if date is not None]
+    given = [as_utc(date).isoformat() for date in (request.start_date, request.end_date) if date is not None]
     within = f" from {' to '.join(dict.fromkeys(given))}" if given else ""
     if notes:
         because = ", ".join(note.rstrip(".") for note in notes)

@@ -96,10 +96,17 @@ class Report:
         failed, stuck = self.tasks.get("failed", 0), sum(e.kind == "deadlocked" for e in self.errors)
         match self.state:
             case JobState.SUCCESS:
-                return f"Job {self.job_id} ended well: {self.tasks.get('success', 0)} task instances succeeded."
+                return f"Job {self.job_id} ended well: {_task_instances(self.tasks.get('success', 0))} succeeded."
             case JobState.DEADLOCKED:
-                return f"Job {self.job_id} is deadlocked: {stuck} task instances can never run."
+                return f"Job {self.job_id} is deadlocked: {_task_instances(stuck)} can never run."
             case JobState.FAILED:
-                return f"Job {self.job_id} failed: {failed} task instances failed, {self.tasks.get('upstream_failed', 0)} could not run because of that."
+                held = self.tasks.get("upstream_failed", 0)
+                return (
+                    f"Job {self.job_id} failed: {_task_instances(failed)} failed, {held} could not run because of that."
+                )
             case _:
                 return f"Job {self.job_id} is {self.state}."
+
+
+def _task_instances(count: int) -> str:
+    return "1 task instance" if count == 1 else f"{count} task instances"

@@ -8,18 +8,68 @@ from collections.abc import Callable
 #: Pauses after each fruitless attempt to reach the broker, in seconds; the last one repeats (S7.3).
 BROKER_PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)
 
+Clock = Callable[[], float]
+
+
+class Hold:
+    """Something waits for a moment to pass. A round of the loop that begins after that moment ends the hold.
+
+    So the loop wakes for it once, in time, and a hold that nobody looks at does not keep it awake.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._until: float | None = None
+
+    def __bool__(self) -> bool:
+        return self._until is not None
+
+    def begin(self, seconds: float) -> None:
+        """Wait for `seconds`, unless the wait has begun already."""
+        if self._until is None:
+            self._until = self._clock() + seconds
+
+    def end(self) -> None:
+        """Wait no longer."""
+        self._until = None
+
+    def end_if_over(self) -> None:
+        """Wait no longer, if the moment has passed."""
+        if self._until is not None and self._until <= self._clock():
+            self._until = None
+
+    def ends_in(self) -> float | None:
+        """Return the seconds until the moment, None if nothing waits."""
+        return None if self._until is None else max(0.0, self._until - self._clock())
+
 
 class Rhythm:
     """Deadlines of one loop, on the monotonic clock, in seconds."""
 
-    def __init__(self, *, sweep_every: float, look_every: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, sweep_every: float, look_every: float, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._sweep_every = sweep_every
         self._look_every = look_every
         self._sweep_at = clock() + sweep_every
-        self._look_at: float | None = None
-        self._publish_at = 0.0
         self._failures = 0
+        #: The next date has no room (S1.7); ready task instances have no place (S1.7); the broker is away (S7.3).
+        self.admission = Hold(clock)
+        self.dispatch = Hold(clock)
+        self.broker = Hold(clock)
+
+    def begin_round(self) -> None:
+        """Let what has waited long enough be looked at in the round that begins."""
+        for hold in (self.admission, self.dispatch, self.broker):
+            hold.end_if_over()
+
+    def hold_until_others_move(self, hold: Hold) -> None:
+        """Look again at what others may free, after `delay_on_limit_secs` (S1.7)."""
+        hold.begin(self._look_every)
+
+    def something_ended(self) -> None:
+        """Look at once: this job itself has freed what it occupied."""
+        self.admission.end()
+        self.dispatch.end()
 
     def sweep_due(self) -> bool:
         """Return whether the sweep is due, and if so set the next one."""
@@ -28,40 +78,19 @@ class Rhythm:
         self._sweep_at = self._clock() + self._sweep_every
         return True
 
-    def look_again(self) -> None:
-        """Note that something was held back by what others may free: look after `delay_on_limit_secs` (S1.7)."""
-        if self._look_at is None or self._look_at <= self._clock():
-            self._look_at = self._clock() + self._look_every
-
-    def look_due(self) -> bool:
-        """Return whether it is time to look at limits again; also when nothing held anything back."""
-        return self._look_at is None or self._clock() >= self._look_at
-
-    def looked(self) -> None:
-        """Note that limits were looked at just now."""
-        self._look_at = None
-
     def broker_failed(self) -> float:
         """Note that publishing failed; return the pause before the next attempt."""
         pause = BROKER_PAUSES[min(self._failures, len(BROKER_PAUSES) - 1)]
         self._failures += 1
-        self._publish_at = self._clock() + pause
+        self.broker.begin(pause)
         return pause
 
     def broker_answered(self) -> None:
         """Note that publishing worked."""
         self._failures = 0
-        self._publish_at = 0.0
-
-    def may_publish(self) -> bool:
-        """Return whether the pause after a broker failure is over."""
-        return self._clock() >= self._publish_at
+        self.broker.end()
 
     def due_in(self) -> float:
         """Return the seconds until the next deadline."""
-        deadlines = [self._sweep_at]
-        if self._look_at is not None and self._look_at > self._clock():  # a look that is due takes place in this round
-            deadlines.append(self._look_at)
-        if not self.may_publish():
-            deadlines.append(self._publish_at)
-        return max(0.0, min(deadlines) - self._clock())
+        holds = (hold.ends_in() for hold in (self.admission, self.dispatch, self.broker))
+        return min([max(0.0, self._sweep_at - self._clock()), *(seconds for seconds in holds if seconds is not None)])

@@ -136,7 +136,7 @@ def test_a_script_runs_a_dag_that_it_defines_itself(stage: Stage, home: Path) ->
     badly = stage.start_program([sys.executable, "script.py", "3"], "script")
     assert badly.end() == 0, badly.told
     told, summed_up = badly.printed.splitlines()
-    assert told == "unfinished Job 2 failed: 1 task instances failed, 1 could not run because of that."
+    assert told == "unfinished Job 2 failed: 1 task instance failed, 1 could not run because of that."
     assert summed_up.startswith("2 failed {'total': 6, 'success': 4, 'failed': 1, 'skipped': 0, 'upstream_failed': 1,")
     assert "ValueError: there is no third day" in summed_up
     assert (stage.left(), servers_of(home)) == ({}, [])

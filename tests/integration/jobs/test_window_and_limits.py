@@ -70,6 +70,7 @@ def test_a_foreign_running_run_takes_a_place_until_it_ends(house):
     step(at_work)
     assert house.runs() == {1: "running", 20: "running"}
     house.set_run(20, state="success")
+    at_work.job.course.rhythm.admission.end()  # the delay is over
     step(at_work)
     assert house.runs() == {1: "running", 2: "running", 20: "success"}
 

@@ -1,3 +1,5 @@
+import pytest
+
 from backfill.jobs.progress import Pace, Throttle
 from backfill.jobs.rhythm import BROKER_PAUSES, Rhythm
 
@@ -58,30 +60,57 @@ def test_a_report_passes_on_change_and_at_most_once_a_second():
 
 def test_a_broker_that_is_away_is_asked_again_after_growing_pauses_until_it_answers():
     clock = Clock()
-    rhythm = Rhythm(sweep_every=5, look_every=1, clock=clock)
+    rhythm = Rhythm(sweep_every=100, look_every=1, clock=clock)
     pauses = []
     for _ in range(len(BROKER_PAUSES) + 2):
         pauses.append(rhythm.broker_failed())
-        assert not rhythm.may_publish()
+        assert rhythm.broker
+        assert rhythm.due_in() == pauses[-1]
         clock.time += pauses[-1]
-        assert rhythm.may_publish()
+        rhythm.begin_round()
+        assert not rhythm.broker
     assert pauses == [*BROKER_PAUSES, BROKER_PAUSES[-1], BROKER_PAUSES[-1]]
     rhythm.broker_answered()
     assert rhythm.broker_failed() == BROKER_PAUSES[0]
 
 
-def test_limits_that_held_something_back_are_looked_at_again_after_the_delay_or_at_once_when_something_ended():
+@pytest.mark.parametrize("name", ["admission", "dispatch"])
+def test_what_others_hold_back_is_looked_at_again_after_the_delay_or_at_once_when_something_ended(name):
     clock = Clock()
     rhythm = Rhythm(sweep_every=5, look_every=1, clock=clock)
-    assert rhythm.look_due()
-    rhythm.look_again()
-    assert not rhythm.look_due()
+    hold = getattr(rhythm, name)
+    rhythm.hold_until_others_move(hold)
+    assert hold
     assert rhythm.due_in() == 1
-    rhythm.looked()
-    assert rhythm.look_due()
-    rhythm.look_again()
+    rhythm.something_ended()
+    assert not hold
+    rhythm.hold_until_others_move(hold)
     clock.time += 1
-    assert rhythm.look_due()
+    rhythm.begin_round()
+    assert not hold
+
+
+def test_a_look_that_came_due_while_the_round_went_on_is_not_missed():
+    clock = Clock()
+    rhythm = Rhythm(sweep_every=5, look_every=1, clock=clock)
+    rhythm.hold_until_others_move(rhythm.dispatch)
+    clock.time += 3
+    assert rhythm.due_in() == 0
+
+
+def test_a_look_that_nobody_takes_does_not_keep_the_loop_awake():
+    clock = Clock()
+    rhythm = Rhythm(sweep_every=5, look_every=1, clock=clock)
+    rhythm.hold_until_others_move(rhythm.dispatch)
+    clock.time += 3
+    rhythm.begin_round()
+    assert rhythm.due_in() == 2
+
+
+def test_dates_without_room_do_not_hold_back_what_is_ready():
+    rhythm = Rhythm(sweep_every=5, look_every=1, clock=Clock())
+    rhythm.hold_until_others_move(rhythm.admission)
+    assert not rhythm.dispatch
 
 
 def test_the_sweep_is_due_once_per_interval():

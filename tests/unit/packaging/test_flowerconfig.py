@@ -32,3 +32,4 @@ def test_it_listens_on_loopback_behind_a_login_and_only_looks(configuration: dic
 def test_it_says_what_the_command_says(configuration: dict[str, object]) -> None:
     assert configuration["purge_offline_workers"] == command.PURGE_OFFLINE_WORKERS
     assert configuration["max_tasks"] == command.MAX_TASKS
+    assert configuration["tasks_columns"] == command.TASKS_COLUMNS
