@@ -86,4 +86,4 @@ def _left(count: ClearCount) -> str:
     if not count.left_running:
         return ""
     left = "1 that runs is" if count.left_running == 1 else f"{count.left_running} that run are"
-    return f" {left} left alone; repeat the clear after the end."
+    return f" {left} left alone."

@@ -43,6 +43,7 @@ class BackfillFlags:
     conf: dict[str, Any] | None
     continue_on_failures: bool
     disable_retry: bool
+    reset_dagruns: bool
     rerun_failed_tasks: bool
     run_backwards: bool
     max_active_runs: int | None
@@ -57,6 +58,10 @@ class BackfillFlags:
         if self.local and self.executor not in {None, "local"}:
             raise UsageError(
                 f"-l means --executor local, but --executor {self.executor} is given; leave one of them out."
+            )
+        if self.reset_dagruns and self.reprocess is Reprocess.NONE:
+            raise UsageError(
+                "--reset-dagruns clears the runs that --reprocess none leaves out; leave out one of the two."
             )
 
     @property
@@ -155,7 +160,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("-c", "--conf", type=CONF, help="JSON object that runs get as their conf."),
     click.option("--continue-on-failures", is_flag=True, help="Admit further dates after a failure."),
     click.option("--disable-retry", is_flag=True, help="Let the first failure of a task be final."),
-    _refused("--reset-dagruns", help="Clear the runs of the range first. Not available in this version."),
+    click.option("--reset-dagruns", is_flag=True, help="First clear the tasks in all runs of the range, after asking."),
     click.option("--rerun-failed-tasks", is_flag=True, help="Clear failed task instances of the range once."),
     click.option("-B", "--run-backwards", is_flag=True, help="Latest date first."),
     _refused("--treat-dag-id-as-regex", help="Backfill all matching DAGs. Not available in this version."),

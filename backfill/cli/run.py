@@ -9,18 +9,23 @@ from typing import cast
 import click
 
 from backfill.bootstrap import Runtime, open_runtime
+from backfill.cli.clear import clear_question
 from backfill.cli.command import Command, is_verbose, log_format_option
 from backfill.cli.flags import BackfillFlags, backfill_flags
 from backfill.cli.output import Format, forget_stdout, output_option, show_record
 from backfill.cli.parameters import JOB
+from backfill.cli.prompt import confirm
 from backfill.cli.summary import show_summary
 from backfill.cli.target import find_target
-from backfill.cli.telling import start_logging, telling_progress
+from backfill.cli.telling import start_logging, telling_notes, telling_progress
 from backfill.config import Settings, load_settings
 from backfill.coordinator.broker import a_worker_listens
+from backfill.dag.loader import LoadedDag
 from backfill.exceptions import BackfillUnfinished, JobHeld
 from backfill.jobs import BackfillJob
+from backfill.jobs.clear import ClearCount, ClearScope
 from backfill.jobs.report import Report
+from backfill.jobs.request import BackfillRequest
 from backfill.telemetry import Note
 
 _VERBOSE_HELP = "Show tracebacks, and each change of the reason why a task instance waits."
@@ -55,8 +60,7 @@ def run(
     request = flags.request(verbose=is_verbose(ctx))
     celery = BackfillJob.from_request(loaded.dag, request).uses_celery()
     with open_runtime(settings, broker=celery) as runtime:
-        with telling_progress(runtime.telemetry, settings):
-            job = runtime.create_job(loaded, request, submit=False)
+        job = _create(runtime, loaded, request, flags, submit=False)
         _end_with(ctx, _drive(runtime, job, workers, resume=False), form)
 
 
@@ -76,8 +80,7 @@ def submit(ctx: click.Context, target: str, flags: BackfillFlags, form: Format) 
     request = flags.request(verbose=is_verbose(ctx))
     # nothing is sent yet, but a job that could not be run is refused now (S1.2)
     with open_runtime(settings, broker=BackfillJob.from_request(loaded.dag, request).uses_celery()) as runtime:
-        with telling_progress(runtime.telemetry, settings):
-            job = runtime.create_job(loaded, request, submit=True)
+        job = _create(runtime, loaded, request, flags, submit=True)
         record = {"job_id": job.id, "dag_id": job.dag_id, "state": str(job.state), "total_runs": job.total_runs}
         show_record(record, form, as_table=lambda: click.echo(job.id))
         if form is Format.TABLE:
@@ -116,6 +119,18 @@ def _settings(ctx: click.Context, log_format: str | None) -> Settings:
         settings = settings.override("--log-format", {"logging.format": log_format})
     start_logging(settings, verbose=is_verbose(ctx))
     return settings
+
+
+def _create(
+    runtime: Runtime, loaded: LoadedDag, request: BackfillRequest, flags: BackfillFlags, *, submit: bool
+) -> BackfillJob:
+    """Create a job, with the notes on it on stderr, and ask there before anything is cleared for it."""
+
+    def ask(scope: ClearScope, count: ClearCount) -> None:
+        confirm(clear_question(scope, count), yes=flags.yes)
+
+    with telling_notes(runtime.telemetry, runtime.settings):
+        return runtime.create_job(loaded, request, submit=submit, confirm_reset=ask if flags.reset_dagruns else None)
 
 
 def _drive(runtime: Runtime, job: BackfillJob, workers: int | None, *, resume: bool) -> Report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -145,9 +146,7 @@ def test_each_flag_says_which_task_instances_are_meant(
 def test_what_runs_is_left_alone_and_said(command: Command, engine: Engine) -> None:
     plant(engine, 0, STATES | {"check": "running", "load": "none"}, state="running")
     ended = command("clear", "sales", "-s", "2024-01-01", "-y")
-    assert ended.stdout == (
-        "Cleared 3 task instances in 1 run of DAG 'sales'. 1 that runs is left alone; repeat the clear after the end.\n"
-    )
+    assert ended.stdout == ("Cleared 3 task instances in 1 run of DAG 'sales'. 1 that runs is left alone.\n")
     assert states(engine) == [{"run": "running"} | dict.fromkeys(STATES, "none") | {"check": "running"}]
 
 
@@ -176,16 +175,13 @@ def test_wrong_use_clears_nothing(command: Command, engine: Engine, arguments: l
     assert states(engine) == [{"run": "failed"} | STATES]
 
 
-@pytest.mark.parametrize(("answer", "code"), [(b"n\n", 5), (b"y\n", 0)])
-def test_a_person_on_a_terminal_is_asked(
-    settings: Settings, engine: Engine, tmp_path: Path, answer: bytes, code: int
-) -> None:
-    plant(engine, 0, STATES)
+def asked_on_a_terminal(settings: Settings, here: Path, answer: bytes, *arguments: str) -> tuple[int, str]:
+    """Give `answer` when a command asks on its terminal; return its exit code and what it wrote until then."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-m", "backfill", "clear", "sales", *DAYS],
-        env=settings_environment(settings, os.environ),
-        cwd=tmp_path,
+        [sys.executable, "-m", "backfill", *arguments],
+        env=settings_environment(settings, os.environ) | {"TERM": "xterm-256color", "COLUMNS": "200"},
+        cwd=here,
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -195,8 +191,41 @@ def test_a_person_on_a_terminal_is_asked(
         while b"[y/N]" not in asked:
             asked += os.read(ours, 1000)
         os.write(ours, answer)
-        assert process.wait(30) == code
+        with contextlib.suppress(OSError):  # the other end is closed
+            while os.read(ours, 1000):
+                pass
+        code = process.wait(60)
     os.close(ours)
-    assert b"This clears 5 task instances in 1 run of DAG 'sales' from 2024-01-01 to 2024-01-03." in asked
+    return code, asked.decode()
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"n\n", 5), (b"y\n", 0)])
+def test_a_person_on_a_terminal_is_asked(
+    settings: Settings, engine: Engine, tmp_path: Path, answer: bytes, code: int
+) -> None:
+    plant(engine, 0, STATES)
+    ended, asked = asked_on_a_terminal(settings, tmp_path, answer, "clear", "sales", *DAYS)
+    assert ended == code
+    assert "This clears 5 task instances in 1 run of DAG 'sales' from 2024-01-01 to 2024-01-03." in asked
     [run] = states(engine)
     assert run == ({"run": "failed"} | STATES if code else {"run": "queued"} | dict.fromkeys(STATES, "none"))
+
+
+def test_a_backfill_that_resets_asks_first_and_runs_everything_again(
+    settings: Settings, command: Command, engine: Engine, mended: Path
+) -> None:
+    mended.touch()
+    for day in range(3):
+        plant(engine, day, STATES)
+    reset = ("run", "sales", *DAYS, "-l", "--reset-dagruns")
+    code, asked = asked_on_a_terminal(settings, mended.parent, b"n\n", *reset)
+    assert code == 5
+    assert "This clears 15 task instances in 3 runs of DAG 'sales' from 2024-01-01 to 2024-01-03. Go on? [y/N]" in asked
+    assert states(engine) == [{"run": "failed"} | STATES] * 3
+    assert json.loads(command("list", "-o", "json").stdout) == []
+    code, _ = asked_on_a_terminal(settings, mended.parent, b"y\n", *reset)
+    assert code == 0
+    assert states(engine) == [{"run": "success"} | dict.fromkeys(STATES, "success")] * 3
+    [job] = json.loads(command("list", "-o", "json").stdout)
+    tasks = json.loads(command("tasks", str(job["job_id"]), "-o", "json").stdout)
+    assert {row["try_number"] for row in tasks} == {2}

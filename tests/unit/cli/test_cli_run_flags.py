@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -15,11 +16,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from backfill import DAG
-from backfill.cli import run as run_module
+from backfill.cli import prompt, run as run_module
 from backfill.cli.main import cli
 from backfill.config import Settings
 from backfill.dag.loader import LoadedDag
 from backfill.exceptions import BackfillUnfinished, DateOwned, Interrupted, JobHeld, ServiceUnavailable
+from backfill.jobs.clear import ClearCount, ClearScope
+from backfill.jobs.creation import ConfirmReset
 from backfill.jobs.report import Report
 from backfill.jobs.request import BackfillRequest
 from backfill.operators import EmptyOperator
@@ -58,9 +61,14 @@ class FakeRuntime:
     held: bool = False
     uses_celery: bool = False
 
-    def create_job(self, loaded: LoadedDag, request: BackfillRequest, *, submit: bool) -> Any:
+    def create_job(
+        self, loaded: LoadedDag, request: BackfillRequest, *, submit: bool, confirm_reset: ConfirmReset | None
+    ) -> Any:
         if self.refusal:
             raise self.refusal
+        if confirm_reset is not None:
+            scope = ClearScope(dag=loaded.dag, start=JANUARY[0], end=JANUARY[1], task_ids=frozenset({"load"}))
+            confirm_reset(scope, ClearCount(Counter(load=9), runs=9, left_running=2))
         self.requests.append(request)
         self.submitted.append(submit)
         self.telemetry.emit(Note(7, "3 dates left out."))
@@ -211,7 +219,7 @@ def test_without_a_date_no_dag_is_loaded(runtime: FakeRuntime, monkeypatch: pyte
         ([*RANGE, "--reset-dagrun"], "No such option '--reset-dagrun'"),
         ([*RANGE, "-n"], "--dry-run is not available in this version; run the command without it."),
         ([*RANGE, "--dry-run"], "--dry-run is not available in this version; run the command without it."),
-        ([*RANGE, "--reset-dagruns"], "--reset-dagruns is not available in this version; run the command without it."),
+        ([*RANGE, "--reset-dagruns", "--reprocess", "none"], "--reset-dagruns clears the runs that --reprocess none leaves out; leave out one of the two."),
         ([*RANGE, "--treat-dag-id-as-regex"], "--treat-dag-id-as-regex is not available in this version; run the command without it."),
     ],
 )  # fmt: skip
@@ -223,6 +231,34 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(
     assert ended.stdout == ""
     assert told in ended.stderr.splitlines()[-1]
     assert runtime.requests == []
+
+
+RESET = (
+    "This clears 9 task instances in 9 runs of DAG 'sales' from 2024-01-01 to 2024-01-31. 2 that run are left alone."
+)
+
+
+@pytest.mark.parametrize("command", ["run", "submit"])
+def test_a_reset_names_what_it_clears_and_a_flag_answers(runtime: FakeRuntime, command: str) -> None:
+    ended = backfill(command, "sales", *RANGE, "--reset-dagruns", "-y", "-o", "json")
+    assert ended.exit_code == 0, ended.stderr
+    assert ended.stderr.splitlines() == [RESET, "3 dates left out."]
+    assert runtime.requests == [DEFAULTS]
+
+
+@pytest.mark.parametrize("command", ["run", "submit"])
+def test_a_reset_that_nobody_can_agree_to_makes_no_job(runtime: FakeRuntime, command: str) -> None:
+    ended = backfill(command, "sales", *RANGE, "--reset-dagruns")
+    assert (ended.exit_code, ended.stdout, runtime.requests) == (2, "", [])
+    assert ended.stderr == f"Error: {RESET} There is no terminal to answer that from; give -y to say yes.\n"
+
+
+@pytest.mark.parametrize("command", ["run", "submit"])
+def test_no_to_a_reset_stops_the_command(runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setattr(prompt, "somebody_answers", lambda: True)
+    ended = CliRunner().invoke(cli, [command, "sales", *RANGE, "--reset-dagruns"], input="n\n")
+    assert (ended.exit_code, ended.stdout, runtime.requests, runtime.driven) == (5, "", [], [])
+    assert ended.stderr == f"{RESET} Go on? [y/N] Error: You did not say yes; nothing was changed.\n"
 
 
 def test_a_job_that_ended_well_is_summed_up_on_stdout(runtime: FakeRuntime) -> None:
