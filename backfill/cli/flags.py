@@ -46,6 +46,7 @@ class BackfillFlags:
     reset_dagruns: bool
     rerun_failed_tasks: bool
     run_backwards: bool
+    treat_dag_id_as_regex: bool
     max_active_runs: int | None
     reprocess: Reprocess | None
     max_failures: str | None
@@ -163,7 +164,11 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--reset-dagruns", is_flag=True, help="First clear the tasks in all runs of the range, after asking."),
     click.option("--rerun-failed-tasks", is_flag=True, help="Clear failed task instances of the range once."),
     click.option("-B", "--run-backwards", is_flag=True, help="Latest date first."),
-    _refused("--treat-dag-id-as-regex", help="Backfill all matching DAGs. Not available in this version."),
+    click.option(
+        "--treat-dag-id-as-regex",
+        is_flag=True,
+        help="TARGET is a regex: a job for each DAG whose id matches, in order of dag_id.",
+    ),
     click.option(
         "--max-active-runs", metavar="N", type=COUNT, help="Runs of this job at a time, instead of the DAG's number."
     ),
