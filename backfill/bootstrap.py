@@ -34,7 +34,7 @@ from backfill.jobs import BackfillJob
 from backfill.jobs.base_job import Workplace
 from backfill.jobs.conclusion import job_report
 from backfill.jobs.control import Control
-from backfill.jobs.creation import create, read_job
+from backfill.jobs.creation import ConfirmReset, create, read_job
 from backfill.jobs.report import Report
 from backfill.jobs.request import BackfillRequest
 from backfill.jobs.routing import executor_names
@@ -67,13 +67,21 @@ class Runtime:
 
     # -- jobs -----------------------------------------------------------------------------------------------------------
 
-    def create_job(self, loaded: LoadedDag, request: BackfillRequest, *, submit: bool) -> BackfillJob:
+    def create_job(
+        self, loaded: LoadedDag, request: BackfillRequest, *, submit: bool, confirm_reset: ConfirmReset | None = None
+    ) -> BackfillJob:
         """Check and create a job for a DAG that was found in a file; see `create`."""
         source = {"file": str(loaded.file), "file_hash": loaded.file_hash}
-        return self.create(BackfillJob.from_request(loaded.dag, request), source, submit=submit)
+        job = BackfillJob.from_request(loaded.dag, request)
+        return self.create(job, source, submit=submit, confirm_reset=confirm_reset)
 
     def create(
-        self, job: BackfillJob, dag_source: dict[str, Any] | None = None, *, submit: bool = False
+        self,
+        job: BackfillJob,
+        dag_source: dict[str, Any] | None = None,
+        *,
+        submit: bool = False,
+        confirm_reset: ConfirmReset | None = None,
     ) -> BackfillJob:
         """Check and write `job` (S1.2, S1.3), and return it as its row is; dates left out are told as notes.
 
@@ -84,7 +92,15 @@ class Runtime:
         holder = None if submit else holder_name()
         job.dag.validate()
         frozen = None if job.request.donot_pickle else freeze(job.dag, signing_key(self.settings))
-        created = create(job, self.engine, self.settings, frozen=frozen, dag_source=dag_source or {}, holder=holder)
+        created = create(
+            job,
+            self.engine,
+            self.settings,
+            frozen=frozen,
+            dag_source=dag_source or {},
+            holder=holder,
+            confirm_reset=confirm_reset,
+        )
         for note in created.notes:
             self.telemetry.emit(Note(created.job_id, note))
         if holder is not None and created.epoch is not None:

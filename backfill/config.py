@@ -259,8 +259,8 @@ def _environment(env: Mapping[str, str]) -> dict[str, str]:
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 #: The settings that take one of some words.
 _WORDS = {"logging.format": ("text", "json"), "logging.level": ("debug", "info", "warning", "error")}
-#: The settings that take a number up to a largest one.
-_LARGEST = {"flower.port": 65535, "coordinator.metrics_port": 65535}
+#: The settings that take a number of a range; others take any from 0.
+_RANGES = {"flower.port": range(1, 65536), "coordinator.metrics_port": range(65536)}
 #: The settings that take a text, but no empty one.
 _NEVER_EMPTY = frozenset({"celery.queue", "coordinator.metrics_address", "flower.address", "flower.user"})
 _LONGEST = timedelta(days=3650)
@@ -273,7 +273,7 @@ def _convert(name: str, present: object, raw: object, origin: str) -> object:
             case bool():
                 return _read_truth(raw)
             case int():
-                return _read_number(raw, _LARGEST.get(name))
+                return _read_number(raw, _RANGES.get(name))
             case timedelta():
                 return _read_duration(raw)
             case Path():
@@ -294,11 +294,11 @@ def _read_truth(raw: object) -> bool:
     return text in _TRUE
 
 
-def _read_number(raw: object, largest: int | None) -> int:
+def _read_number(raw: object, allowed: range | None) -> int:
     if not isinstance(raw, int | str) or isinstance(raw, bool):
         raise TypeError
     number = int(raw)
-    if number < 0 or (largest is not None and number > largest):
+    if number < 0 if allowed is None else number not in allowed:
         raise ValueError
     return number
 
@@ -334,7 +334,8 @@ def _kind(name: str, present: object) -> str:
         case bool():
             return "true or false"
         case int():
-            return "a whole number from 0" + (f" to {_LARGEST[name]}" if name in _LARGEST else "")
+            allowed = _RANGES.get(name)
+            return f"a whole number from {allowed[0]} to {allowed[-1]}" if allowed else "a whole number from 0"
         case timedelta():
             return f"seconds above 0, at most {_LONGEST.total_seconds():.0f}"
         case Path():

@@ -10,6 +10,7 @@ BackfillError                      exit code 1
 │   └── SchemaMismatch                 the database's schema is older or newer than this version's
 ├── RefusedError                   5   refused, or nothing to do
 │   ├── NothingToDo                    no run date is left
+│   ├── Declined                       the operator was asked, and did not say yes
 │   └── DateOwned                      another job or run owns a date of the range
 ├── ServiceUnavailable             69  database or broker does not answer
 ├── JobHeld                        75  another coordinator drives this job
@@ -93,6 +94,10 @@ class RefusedError(BackfillError):
 
 class NothingToDo(RefusedError):
     """Raised when no run date is left to backfill (S2.5)."""
+
+
+class Declined(RefusedError):
+    """Raised when the operator was asked whether to go on, and did not say yes; nothing was changed."""
 
 
 class DateOwned(RefusedError):

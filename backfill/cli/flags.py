@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from backfill.cli.parameters import CONF, COUNT, DATE, FAILURES, REGEX, WordParameter
+from backfill.cli.prompt import yes_option
 from backfill.cli.target import subdir_option
 from backfill.exceptions import UsageError
 from backfill.jobs.request import BackfillRequest
@@ -42,8 +43,10 @@ class BackfillFlags:
     conf: dict[str, Any] | None
     continue_on_failures: bool
     disable_retry: bool
+    reset_dagruns: bool
     rerun_failed_tasks: bool
     run_backwards: bool
+    treat_dag_id_as_regex: bool
     max_active_runs: int | None
     reprocess: Reprocess | None
     max_failures: str | None
@@ -52,25 +55,20 @@ class BackfillFlags:
 
     def check(self) -> None:
         """Raise `UsageError` for what can be told to be wrong before any DAG is loaded (S1.2)."""
-        if self.start_date is None and self.end_date is None:
-            raise UsageError("No date is given; name the range with -s/--start-date and -e/--end-date.")
-        start, end = self.date_range
-        if start > end:
-            raise UsageError(
-                f"The start date {start.isoformat()} lies after the end date {end.isoformat()}; swap -s and -e."
-            )
+        given_range(self.start_date, self.end_date)
         if self.local and self.executor not in {None, "local"}:
             raise UsageError(
                 f"-l means --executor local, but --executor {self.executor} is given; leave one of them out."
             )
+        if self.reset_dagruns and self.reprocess is Reprocess.NONE:
+            raise UsageError(
+                "--reset-dagruns clears the runs that --reprocess none leaves out; leave out one of the two."
+            )
 
     @property
     def date_range(self) -> tuple[datetime, datetime]:
-        """Start and end; one that was given alone stands for both (S2.1)."""
-        start, end = self.start_date or self.end_date, self.end_date or self.start_date
-        assert start is not None
-        assert end is not None
-        return start, end
+        """Start and end, as `given_range` says."""
+        return given_range(self.start_date, self.end_date)
 
     def request(self, *, verbose: bool) -> BackfillRequest:
         """Return what the job is asked to do."""
@@ -100,6 +98,25 @@ class BackfillFlags:
         )
 
 
+def given_range(start_date: datetime | None, end_date: datetime | None) -> tuple[datetime, datetime]:
+    """Return start and end of what was typed; one that was given alone stands for both (S2.1). Raises `UsageError`."""
+    start, end = start_date or end_date, end_date or start_date
+    if start is None or end is None:
+        raise UsageError("No date is given; name the range with -s/--start-date and -e/--end-date.")
+    if start > end:
+        raise UsageError(
+            f"The start date {start.isoformat()} lies after the end date {end.isoformat()}; swap -s and -e."
+        )
+    return start, end
+
+
+def date_options(command: F) -> F:
+    """Add `-s` and `-e` to a command."""
+    start = click.option("-s", "--start-date", type=DATE, help="First run date; alone it is also the last.")
+    end = click.option("-e", "--end-date", type=DATE, help="Last run date, included; alone it is also the first.")
+    return start(end(command))
+
+
 def _refused(*names: str, **attributes: Any) -> Callable[[F], F]:
     """Declare a flag that is read but whose behaviour does not exist yet: giving it ends the command."""
 
@@ -112,8 +129,7 @@ def _refused(*names: str, **attributes: Any) -> Callable[[F], F]:
 
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.option("-s", "--start-date", type=DATE, help="First run date; alone it is also the last."),
-    click.option("-e", "--end-date", type=DATE, help="Last run date, included; alone it is also the first."),
+    date_options,
     click.option("-t", "--task-regex", type=REGEX, help="Only tasks whose id matches, and what is upstream of them."),
     click.option(
         "-i", "--ignore-dependencies", is_flag=True, help="With -t only the matches; tasks start in any order."
@@ -123,7 +139,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "-x", "--donot-pickle", is_flag=True, help="Do not ship the DAG; workers import it from their DAGs folder."
     ),
-    click.option("-y", "--yes", is_flag=True, help="Answer every prompt with yes."),
+    yes_option,
     click.option(
         "-I",
         "--ignore-first-depends-on-past/--no-ignore-first-depends-on-past",
@@ -145,10 +161,14 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("-c", "--conf", type=CONF, help="JSON object that runs get as their conf."),
     click.option("--continue-on-failures", is_flag=True, help="Admit further dates after a failure."),
     click.option("--disable-retry", is_flag=True, help="Let the first failure of a task be final."),
-    _refused("--reset-dagruns", help="Clear the runs of the range first. Not available in this version."),
+    click.option("--reset-dagruns", is_flag=True, help="First clear the tasks in all runs of the range, after asking."),
     click.option("--rerun-failed-tasks", is_flag=True, help="Clear failed task instances of the range once."),
     click.option("-B", "--run-backwards", is_flag=True, help="Latest date first."),
-    _refused("--treat-dag-id-as-regex", help="Backfill all matching DAGs. Not available in this version."),
+    click.option(
+        "--treat-dag-id-as-regex",
+        is_flag=True,
+        help="TARGET is a regex: a job for each DAG whose id matches, in order of dag_id.",
+    ),
     click.option(
         "--max-active-runs", metavar="N", type=COUNT, help="Runs of this job at a time, instead of the DAG's number."
     ),

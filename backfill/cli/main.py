@@ -31,6 +31,7 @@ COMMANDS = {
     "status": Entry(_RUNNING, "backfill.cli.jobs:status", "Show one job: progress, rate, time left, errors."),
     "tasks": Entry(_RUNNING, "backfill.cli.jobs:tasks", "List the task instances of a job."),
     "list": Entry(_RUNNING, "backfill.cli.jobs:list_jobs", "List the jobs, newest first."),
+    "clear": Entry(_RUNNING, "backfill.cli.clear:clear", "Put task instances back to the initial state."),
     "coordinator": Entry(_PROCESSES, "backfill.cli.coordinator:coordinator", "Run submitted jobs, until stopped."),
     "worker": Entry(_PROCESSES, "backfill.cli.worker:worker", "Run a Celery worker, until stopped."),
     "flower": Entry(_PROCESSES, "backfill.cli.flower:flower", "Show workers and task instances in a browser."),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -26,6 +27,9 @@ class Format(StrEnum):
     YAML = "yaml"
     PLAIN = "plain"
 
+
+#: Forms in which several records are one list.
+_NESTED = frozenset({Format.JSON, Format.YAML})
 
 output_option = click.option(
     "-o",
@@ -78,6 +82,43 @@ def show_record(record: Mapping[str, Any], form: Format, as_table: Callable[[], 
             as_table()
         case unknown:
             assert_never(unknown)
+
+
+#: Prints a record: its data, and how it is shown to people.
+Show = Callable[[Mapping[str, Any], Callable[[], None]], None]
+
+
+def showing_now(form: Format) -> Show:
+    """Return what prints one record at once, as `show_record` does."""
+    return lambda record, as_table: show_record(record, form, as_table)
+
+
+@contextmanager
+def showing_each(form: Format) -> Iterator[Show]:
+    """Yield what prints records as they come, as `show_record` does; JSON and YAML are one list at the end, however that comes."""
+    kept: list[Mapping[str, Any]] = []
+
+    def show(record: Mapping[str, Any], as_table: Callable[[], None]) -> None:
+        if form in _NESTED:
+            kept.append(record)
+        else:
+            show_record(record, form, as_table)
+
+    try:
+        yield show
+    finally:
+        if form in _NESTED:
+            with unread_is_no_error():
+                show_data(kept, form)
+
+
+@contextmanager
+def unread_is_no_error() -> Iterator[None]:
+    """Let a command go on that prints within the context, also where the reader of stdout has left."""
+    try:
+        yield
+    except BrokenPipeError:
+        forget_stdout()
 
 
 def show_data(data: object, form: Format) -> None:

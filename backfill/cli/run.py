@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
 import click
 
 from backfill.bootstrap import Runtime, open_runtime
+from backfill.cli.clear import clear_question
 from backfill.cli.command import Command, is_verbose, log_format_option
 from backfill.cli.flags import BackfillFlags, backfill_flags
-from backfill.cli.output import Format, forget_stdout, output_option, show_record
+from backfill.cli.output import Format, Show, output_option, show_record, showing_each, showing_now, unread_is_no_error
 from backfill.cli.parameters import JOB
+from backfill.cli.prompt import confirm
+from backfill.cli.several import one_after_the_other
 from backfill.cli.summary import show_summary
-from backfill.cli.target import find_target
-from backfill.cli.telling import start_logging, telling_progress
+from backfill.cli.target import find_matching, find_target
+from backfill.cli.telling import start_logging, telling_notes, telling_progress
 from backfill.config import Settings, load_settings
 from backfill.coordinator.broker import a_worker_listens
+from backfill.dag.loader import LoadedDag
 from backfill.exceptions import BackfillUnfinished, JobHeld
 from backfill.jobs import BackfillJob
+from backfill.jobs.clear import ClearCount, ClearScope
 from backfill.jobs.report import Report
+from backfill.jobs.request import BackfillRequest
 from backfill.telemetry import Note
 
 _VERBOSE_HELP = "Show tracebacks, and each change of the reason why a task instance waits."
@@ -47,17 +53,24 @@ def run(
     """Backfill a range of dates, here and now.
 
     Creates a job for the run dates from -s to -e, both included, drives it with live progress until every run is settled, and
-    ends with a summary. An interrupt leaves the job resumable; the exit code tells how the job ended.
+    ends with a summary. An interrupt leaves the job resumable; the exit code tells how the job ended. With
+    --treat-dag-id-as-regex one job follows the other, and one that does not end well stops the rest, unless
+    --continue-on-failures.
     """
     flags.check()
     settings = _settings(ctx, log_format)
-    loaded = find_target(target, flags.subdir, settings)
     request = flags.request(verbose=is_verbose(ctx))
+
+    def work(runtime: Runtime, loaded: LoadedDag, show: Show) -> int:
+        job = _create(runtime, loaded, request, flags, submit=False)
+        return _show_end(_drive(runtime, job, workers, resume=False), form, show)
+
+    if flags.treat_dag_id_as_regex:
+        ctx.exit(_work_on_all_that_match(target, flags, request, settings, form, work))
+    loaded = find_target(target, flags.subdir, settings)
     celery = BackfillJob.from_request(loaded.dag, request).uses_celery()
     with open_runtime(settings, broker=celery) as runtime:
-        with telling_progress(runtime.telemetry, settings):
-            job = runtime.create_job(loaded, request, submit=False)
-        _end_with(ctx, _drive(runtime, job, workers, resume=False), form)
+        ctx.exit(work(runtime, loaded, showing_now(form)))
 
 
 @click.command(cls=Command, verbose_help=_VERBOSE_HELP)
@@ -68,20 +81,28 @@ def run(
 def submit(ctx: click.Context, target: str, flags: BackfillFlags, form: Format) -> None:
     """Create a job and leave it to a coordinator.
 
-    Takes the flags of `run` and prints the job's id. `backfill status` shows its progress.
+    Takes the flags of `run` and prints the job's id. `backfill status` shows its progress. Jobs made by --treat-dag-id-as-regex do
+    not wait for one another.
     """
     flags.check()
     settings = _settings(ctx, None)
-    loaded = find_target(target, flags.subdir, settings)
     request = flags.request(verbose=is_verbose(ctx))
-    # nothing is sent yet, but a job that could not be run is refused now (S1.2)
-    with open_runtime(settings, broker=BackfillJob.from_request(loaded.dag, request).uses_celery()) as runtime:
-        with telling_progress(runtime.telemetry, settings):
-            job = runtime.create_job(loaded, request, submit=True)
+
+    def work(runtime: Runtime, loaded: LoadedDag, show: Show) -> int:
+        job = _create(runtime, loaded, request, flags, submit=True)
         record = {"job_id": job.id, "dag_id": job.dag_id, "state": str(job.state), "total_runs": job.total_runs}
-        show_record(record, form, as_table=lambda: click.echo(job.id))
+        with unread_is_no_error():
+            show(record, lambda: click.echo(job.id))
         if form is Format.TABLE:
             click.echo(f"It waits for a coordinator; `backfill status {job.id}` shows its progress.", err=True)
+        return 0
+
+    if flags.treat_dag_id_as_regex:
+        ctx.exit(_work_on_all_that_match(target, flags, request, settings, form, work))
+    loaded = find_target(target, flags.subdir, settings)
+    # nothing is sent yet, but a job that could not be run is refused now (S1.2)
+    with open_runtime(settings, broker=BackfillJob.from_request(loaded.dag, request).uses_celery()) as runtime:
+        work(runtime, loaded, showing_now(form))
 
 
 @click.command(cls=Command, verbose_help=_VERBOSE_HELP)
@@ -105,7 +126,7 @@ def resume(ctx: click.Context, job_id: int, workers: int | None, log_format: str
         with telling_progress(runtime.telemetry, settings):
             taken = runtime.take_over(job)
         if taken:
-            _end_with(ctx, _drive(runtime, job, workers, resume=True), form)
+            ctx.exit(_show_end(_drive(runtime, job, workers, resume=True), form, showing_now(form)))
         told = f"The pause of job {job_id} is lifted; the process that drives it goes on."
         show_record(runtime.report(job_id).to_json(), form, as_table=lambda: click.echo(told))
 
@@ -116,6 +137,38 @@ def _settings(ctx: click.Context, log_format: str | None) -> Settings:
         settings = settings.override("--log-format", {"logging.format": log_format})
     start_logging(settings, verbose=is_verbose(ctx))
     return settings
+
+
+def _work_on_all_that_match(
+    target: str,
+    flags: BackfillFlags,
+    request: BackfillRequest,
+    settings: Settings,
+    form: Format,
+    work: Callable[[Runtime, LoadedDag, Show], int],
+) -> int:
+    """Do the work of a command for each DAG whose id matches, and return its exit code (`--treat-dag-id-as-regex`)."""
+    dags = find_matching(target, flags.subdir, settings)
+    with open_runtime(settings, broker=False) as runtime, showing_each(form) as show:
+
+        def with_its_broker(loaded: LoadedDag) -> int:
+            if BackfillJob.from_request(loaded.dag, request).uses_celery():
+                runtime.reach_broker()
+            return work(runtime, loaded, show)
+
+        return one_after_the_other(dags, with_its_broker, go_on=flags.continue_on_failures)
+
+
+def _create(
+    runtime: Runtime, loaded: LoadedDag, request: BackfillRequest, flags: BackfillFlags, *, submit: bool
+) -> BackfillJob:
+    """Create a job, with the notes on it on stderr, and ask there before anything is cleared for it."""
+
+    def ask(scope: ClearScope, count: ClearCount) -> None:
+        confirm(clear_question(scope, count), yes=flags.yes)
+
+    with telling_notes(runtime.telemetry, runtime.settings):
+        return runtime.create_job(loaded, request, submit=submit, confirm_reset=ask if flags.reset_dagruns else None)
 
 
 def _drive(runtime: Runtime, job: BackfillJob, workers: int | None, *, resume: bool) -> Report:
@@ -151,13 +204,11 @@ def _resumable(job_id: int) -> Iterator[None]:
         raise
 
 
-def _end_with(ctx: click.Context, report: Report, form: Format) -> None:
-    """Print the report and end the command with the job's exit code, also if nobody reads the report."""
-    try:
-        data = report.to_json()
-        show_record(data, form, as_table=lambda: show_summary(data))
-    except BrokenPipeError:
-        forget_stdout()
+def _show_end(report: Report, form: Format, show: Show) -> int:
+    """Print the report and return the job's exit code, also if nobody reads the report."""
+    data = report.to_json()
+    with unread_is_no_error():
+        show(data, lambda: show_summary(data))
     if report.exit_code and form is not Format.TABLE:
         click.echo(report.sentence(), err=True)
-    ctx.exit(report.exit_code)
+    return report.exit_code

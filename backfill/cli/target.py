@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from backfill.config import Settings
-from backfill.dag.loader import LoadedDag, find_dag
+from backfill.dag.loader import LoadedDag, find_dag, find_dags
 
 subdir_option = click.option(
     "-S",
@@ -23,3 +23,14 @@ def find_target(target: str, subdir: Path | None, settings: Settings) -> LoadedD
     Raises `DagNotFound`, `DagImportError`, `DagError`.
     """
     return find_dag(target, subdir or settings.core.dags_folder)
+
+
+def find_matching(dag_id_regex: str, subdir: Path | None, settings: Settings) -> list[LoadedDag]:
+    """Return the DAGs whose id has a match, in order of dag_id; files that cannot be loaded are named on stderr.
+
+    Raises `UsageError` for a bad regex, `DagNotFound` if there is no match.
+    """
+    matching, errors = find_dags(dag_id_regex, subdir or settings.core.dags_folder)
+    for error in errors:
+        click.echo(f"Warning: {error}", err=True)
+    return matching

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from backfill.cli.progress import progress_display, watching
+from backfill.cli.progress import LineProgress, ProgressDisplay, progress_display, watching
+from backfill.cli.terminal import note_console
 from backfill.config import Settings
 from backfill.metrics import EventLog, configure_logging
 from backfill.telemetry import Telemetry
@@ -26,6 +27,19 @@ def start_logging(settings: Settings, *, verbose: bool, service: bool = False) -
 @contextmanager
 def telling_progress(telemetry: Telemetry, settings: Settings) -> Iterator[None]:
     """Tell on stderr what happens to the jobs that this process drives."""
+    with _telling(telemetry, settings, progress_display):
+        yield
+
+
+@contextmanager
+def telling_notes(telemetry: Telemetry, settings: Settings) -> Iterator[None]:
+    """Tell the same as lines that come and stay, so that questions can be asked in between."""
+    with _telling(telemetry, settings, lambda: LineProgress(note_console())):
+        yield
+
+
+@contextmanager
+def _telling(telemetry: Telemetry, settings: Settings, display: Callable[[], ProgressDisplay]) -> Iterator[None]:
     if settings.logging.format == "json":
         unsubscribe = telemetry.subscribe(EventLog())
         try:
@@ -33,5 +47,5 @@ def telling_progress(telemetry: Telemetry, settings: Settings) -> Iterator[None]
         finally:
             unsubscribe()
     else:
-        with watching(telemetry, progress_display()):
+        with watching(telemetry, display()):
             yield

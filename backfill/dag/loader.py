@@ -11,7 +11,7 @@ from pathlib import Path
 
 from backfill.dag.dag import DAG
 from backfill.dag.dag_module import execute_dag_file
-from backfill.exceptions import DagError, DagImportError, DagNotFound
+from backfill.exceptions import DagError, DagImportError, DagNotFound, UsageError
 
 #: `path.py` or `path.py:dag_id`.
 _FILE_TARGET = re.compile(r"(?P<file>.+\.py)(?::(?P<dag_id>.+))?")
@@ -79,6 +79,30 @@ def find_dag(target: str, dags_folder: Path | str) -> LoadedDag:
     file = Path(match["file"])
     dags = load_file(file, dags_folder=Path(dags_folder))
     return LoadedDag(_choose(file, dags, match["dag_id"]), file.resolve(), hash_of(file))
+
+
+def find_dags(dag_id_regex: str, dags_folder: Path | str) -> tuple[list[LoadedDag], list[DagImportError]]:
+    """Return the DAGs of a folder whose id has a match of `dag_id_regex`, in order of dag_id, and the files that cannot be loaded.
+
+    Subdags are no DAGs of their own here. Raises `UsageError` for a bad regex, `DagNotFound` if there is no match.
+    """
+    try:
+        pattern = re.compile(dag_id_regex)
+    except re.error as error:
+        raise UsageError(
+            f"{dag_id_regex!r} is no regular expression: {error}; correct it, or quote it for the shell."
+        ) from None
+    contents = load_folder(dags_folder)
+    tops = {dag_id: loaded for dag_id, loaded in contents.dags.items() if loaded.dag.parent_dag is None}
+    matching = [loaded for dag_id, loaded in sorted(tops.items()) if pattern.search(dag_id)]
+    if not matching:
+        broken = f" {contents.errors[0]}" if contents.errors else ""
+        raise DagNotFound(
+            f"No DAG in {dags_folder} has an id that matches {dag_id_regex!r}; {_instead('', list(tops))}{broken}"
+        )
+    for loaded in matching:
+        _refuse_if_defined_twice(loaded.dag.dag_id, contents)
+    return matching, contents.errors
 
 
 def hash_of(file: Path) -> str:
@@ -156,18 +180,22 @@ def _choose(file: Path, dags: list[DAG], dag_id: str | None) -> DAG:
 
 def _find_by_id(dag_id: str, dags_folder: Path) -> LoadedDag:
     contents = load_folder(dags_folder)
-    twin = next((error for error in contents.errors if f"DAG {dag_id!r} is defined in" in error.reason), None)
-    if twin is not None:
-        raise DagNotFound(
-            f"The DAG {dag_id!r} is defined twice, in {contents.dags[dag_id].file} and {twin.file}; "
-            f"name the one you mean, as in {twin.file}:{dag_id}."
-        )
+    _refuse_if_defined_twice(dag_id, contents)
     if dag_id in contents.dags:
         return contents.dags[dag_id]
     raise DagNotFound(
         f"There is no DAG {dag_id!r} in {dags_folder}; "
         f"{_instead(dag_id, list(contents.dags))}{_perhaps_in(dag_id, contents.errors)}"
     )
+
+
+def _refuse_if_defined_twice(dag_id: str, contents: FolderContents) -> None:
+    twin = next((error for error in contents.errors if f"DAG {dag_id!r} is defined in" in error.reason), None)
+    if twin is not None:
+        raise DagNotFound(
+            f"The DAG {dag_id!r} is defined twice, in {contents.dags[dag_id].file} and {twin.file}; "
+            f"name the one you mean, as in {twin.file}:{dag_id}."
+        )
 
 
 def _perhaps_in(dag_id: str, errors: list[DagImportError]) -> str:

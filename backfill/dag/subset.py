@@ -19,25 +19,32 @@ def chosen_tasks(dag: DAG, task_regex: str | None, ignore_dependencies: bool) ->
     That is all their upstream tasks and the teardowns of chosen setups; with `ignore_dependencies` their relevant setups
     and teardowns only. Raises `UsageError` if nothing matches or the regex cannot be read.
     """
+    matches = matching_tasks(dag, task_regex)
     if task_regex is None:
-        return frozenset(dag.task_dict)
-    matches = _matches(dag, task_regex)
-    if not matches:
-        raise UsageError(
-            f"No task of the DAG {dag.dag_id!r} matches {task_regex!r}; its tasks are {_some(dag.task_dict)}."
-        )
+        return matches
     if ignore_dependencies:
         return frozenset(matches.union(*(relevant_setups_and_teardowns(dag.task_dict[task_id]) for task_id in matches)))
     chosen = matches.union(*(dag.task_dict[task_id].get_flat_relative_ids(upstream=True) for task_id in matches))
     return frozenset(chosen.union(*(teardowns_of(dag.task_dict[task_id]) for task_id in chosen)))
 
 
-def _matches(dag: DAG, task_regex: str) -> set[str]:
+def matching_tasks(dag: DAG, task_regex: str | None) -> frozenset[str]:
+    """Return the ids of the tasks whose id has a match of `task_regex`, all without one, and nothing that belongs to them.
+
+    Raises `UsageError` if nothing matches or the regex cannot be read.
+    """
+    if task_regex is None:
+        return frozenset(dag.task_dict)
     try:
         pattern = re.compile(task_regex)
     except re.error as error:
         raise UsageError(f"The task regex {task_regex!r} cannot be read: {error}.") from None
-    return {task_id for task_id in dag.task_dict if pattern.search(task_id)}
+    matches = frozenset(task_id for task_id in dag.task_dict if pattern.search(task_id))
+    if not matches:
+        raise UsageError(
+            f"No task of the DAG {dag.dag_id!r} matches {task_regex!r}; its tasks are {_some(dag.task_dict)}."
+        )
+    return matches
 
 
 def _some(task_ids: Iterable[str], most: int = 8) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,14 @@ from backfill.dag import DAG
 from backfill.dag.freeze import FrozenDag
 from backfill.dag.params import resolve_params
 from backfill.dag.subset import chosen_tasks
+from backfill.engine.graph import Graph
 from backfill.exceptions import RefusedError, UnknownPool, UsageError
 from backfill.jobs.admission import templates_for
 from backfill.jobs.backfill_job import BackfillJob
 from backfill.jobs.base_job import BaseJob
+from backfill.jobs.clear import ClearCount, ClearScope, clear, count_clearable
 from backfill.jobs.course import compile_graph
-from backfill.jobs.planning import DatePlan, plan_dates, run_dates
+from backfill.jobs.planning import DatePlan, plan_dates, resolve_range, run_dates
 from backfill.jobs.policy import failure_budget
 from backfill.jobs.request import BackfillRequest
 from backfill.jobs.routing import executor_names
@@ -29,6 +31,9 @@ from backfill.store import dags, dates, jobs, leases, pickles, pools
 from backfill.store.database import Tx, database_now, repeat
 from backfill.store.job_rows import NewJob, insert_job
 from backfill.store.runs import TaskTemplate
+
+#: Asks the operator whether that may be cleared before the job begins; raises if not.
+ConfirmReset = Callable[[ClearScope, ClearCount], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,45 +54,103 @@ def create(
     frozen: FrozenDag | None,
     dag_source: dict[str, Any],
     holder: str | None,
+    confirm_reset: ConfirmReset | None = None,
 ) -> CreatedJob:
     """Check everything that can be refused, then write `job`, its dates and its DAG, in one transaction (S1.2, S1.3).
 
-    With a `holder` the job is `running` under its lease at once, without one it is `queued` for a coordinator. Raises
-    `UsageError` and `RefusedError` and their kin; a refused job leaves nothing behind.
+    With a `holder` the job is `running` under its lease at once, without one it is `queued` for a coordinator. With `confirm_reset`
+    the same transaction clears what is chosen in the range, if that agrees (`--reset-dagruns`). Raises `UsageError` and
+    `RefusedError` and their kin; a refused job leaves nothing behind.
     """
     dag, request = _dag_of(job), job.request
     chosen = check_request(dag, request)
     graph = compile_graph(dag, request)
-    templates = templates_for(dag, graph, request, settings.celery.queue)
+    draft = _Draft(
+        job=job,
+        dag=dag,
+        settings=settings,
+        frozen=frozen,
+        dag_source=dag_source,
+        holder=holder,
+        reset=confirm_reset is not None,
+        chosen=chosen,
+        graph=graph,
+        templates=templates_for(dag, graph, request, settings.celery.queue),
+    )
+    if confirm_reset is not None:
+        scope, count = repeat(engine, draft.look)  # whoever is asked must not keep a transaction open
+        if count.task_instances:
+            confirm_reset(scope, count)
+    return repeat(engine, draft.write)
 
-    def write(tx: Tx) -> CreatedJob:
-        _check_pools(tx, dag, request, chosen)
-        plan = _plan(tx, dag, request, templates)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draft:
+    """A job on its way into the database, after the checks that need none."""
+
+    job: BackfillJob
+    dag: DAG
+    settings: Settings
+    frozen: FrozenDag | None
+    dag_source: dict[str, Any]
+    holder: str | None
+    #: What is chosen in the range is cleared with the job's creation.
+    reset: bool
+    chosen: frozenset[str]
+    graph: Graph
+    templates: Sequence[TaskTemplate]
+
+    def look(self, tx: Tx) -> tuple[ClearScope, ClearCount]:
+        """Check what needs the database, and return what the job would clear."""
+        self._check(tx)
+        scope = self._reset_scope(tx)
+        return scope, count_clearable(tx, scope, self.settings.task.heartbeat_timeout)
+
+    def write(self, tx: Tx) -> CreatedJob:
+        """Check what needs the database, then write everything: locks are taken in the order job, dates, runs, task instances."""
+        plan = self._check(tx)
+        frozen, dag = self.frozen, self.dag
         if frozen is not None:
             pickles.save_pickle(tx, frozen.hash, frozen.dag_id, frozen.payload, frozen.signature, frozen.python_version)
         dags.touch_dag(tx, dag.dag_id, dag.fileloc)
-        job_id = insert_job(
-            tx,
-            NewJob(
-                job_type="BackfillJob",
-                dag_id=dag.dag_id,
-                params={**request.to_json(), "task_ids": list(graph.task_ids), "rows_per_run": len(templates)},
-                dag_pickle_hash=frozen.hash if frozen else None,
-                dag_source=dag_source,
-                total_runs=len(plan.dates),
-                submitted=holder is None,
-                hostname=job.hostname,
-                unixname=job.unixname,
-            ),
-        )
+        job_id = insert_job(tx, self._row(plan))
         dates.own_dates(tx, job_id, dag.dag_id, plan.dates)
-        epoch = None
-        if holder is not None:
-            epoch = leases.claim_lease_if_free(tx, job_id, holder, settings.lease_timeout, {JobState.QUEUED})
-            jobs.set_job_state_if(tx, job_id, {JobState.QUEUED}, JobState.RUNNING)
-        return CreatedJob(job_id, plan.notes, epoch)
+        return CreatedJob(job_id, (*plan.notes, *self._clear(tx)), self._claim(tx, job_id))
 
-    return repeat(engine, write)
+    def _check(self, tx: Tx) -> DatePlan:
+        _check_pools(tx, self.dag, self.job.request, self.chosen)
+        return _plan(tx, self.dag, self.job.request, self.templates, reset=self.reset)
+
+    def _row(self, plan: DatePlan) -> NewJob:
+        asked = self.job.request.to_json()
+        return NewJob(
+            job_type="BackfillJob",
+            dag_id=self.dag.dag_id,
+            params={**asked, "task_ids": list(self.graph.task_ids), "rows_per_run": len(self.templates)},
+            dag_pickle_hash=self.frozen.hash if self.frozen else None,
+            dag_source=self.dag_source,
+            total_runs=len(plan.dates),
+            submitted=self.holder is None,
+            hostname=self.job.hostname,
+            unixname=self.job.unixname,
+        )
+
+    def _reset_scope(self, tx: Tx) -> ClearScope:
+        start, end = resolve_range(self.dag, self.job.request, database_now(tx))
+        return ClearScope(dag=self.dag, start=start, end=end, task_ids=self.chosen)
+
+    def _clear(self, tx: Tx) -> tuple[str, ...]:
+        if not self.reset:
+            return ()
+        cleared = clear(tx, self._reset_scope(tx), self.settings.task.heartbeat_timeout)
+        return (f"Cleared {cleared} first.",) if cleared.task_instances else ()
+
+    def _claim(self, tx: Tx, job_id: int) -> int | None:
+        if self.holder is None:
+            return None
+        epoch = leases.claim_lease_if_free(tx, job_id, self.holder, self.settings.lease_timeout, {JobState.QUEUED})
+        jobs.set_job_state_if(tx, job_id, {JobState.QUEUED}, JobState.RUNNING)
+        return epoch
 
 
 def read_job(engine: Engine, job_id: int) -> BackfillJob:
@@ -164,10 +227,10 @@ def _check_pools(session: Tx, dag: DAG, request: BackfillRequest, chosen: frozen
             )
 
 
-def _plan(tx: Tx, dag: DAG, request: BackfillRequest, templates: Sequence[TaskTemplate]) -> DatePlan:
+def _plan(tx: Tx, dag: DAG, request: BackfillRequest, templates: Sequence[TaskTemplate], *, reset: bool) -> DatePlan:
     due, notes = run_dates(dag, request, database_now(tx))
     chosen = {template.task_id for template in templates}
     found = dates.select_dates_found(
         tx, dag.dag_id, [date.logical_date for date in due], templates, other_tasks=dag.task_dict.keys() - chosen
     )
-    return plan_dates(dag, request, due, notes, {there.logical_date: there for there in found})
+    return plan_dates(dag, request, due, notes, {there.logical_date: there for there in found}, reset=reset)

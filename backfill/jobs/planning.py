@@ -66,8 +66,10 @@ def plan_dates(
     due: Sequence[RunDate],
     notes: Iterable[str],
     found: Mapping[datetime, DateFound],
+    *,
+    reset: bool = False,
 ) -> DatePlan:
-    """Return what happens at each due date, given what was `found` there.
+    """Return what happens at each due date, given what was `found` there; with `reset` all that is cleared before the job begins.
 
     Raises `DateOwned` if somebody else owns a date (S2.6), `NothingToDo` if no date is left (S2.5).
     """
@@ -77,7 +79,7 @@ def plan_dates(
     left_out: Counter[str] = Counter()
     for date in due:
         there = found.get(date.logical_date)
-        action = _action(there, request)
+        action = _action(there, request, reset=reset)
         if action is None:
             left_out[f"--reprocess {request.reprocess} keeps runs in state {there.state if there else ''}"] += 1
             continue
@@ -124,10 +126,12 @@ def _refuse_if_owned(dag: DAG, found: DateFound | None) -> None:
         )
 
 
-def _action(found: DateFound | None, request: BackfillRequest) -> Action | None:
+def _action(found: DateFound | None, request: BackfillRequest, *, reset: bool) -> Action | None:
     """Return what happens at a date by the run found there (the table of S2.7); None: the date is left out."""
     if found is None or found.state is None:
         return "create"
+    if reset:
+        return "take"
     run_finished = found.state in {DagRunState.SUCCESS, DagRunState.FAILED}
     match request.reprocess:
         case Reprocess.NONE:

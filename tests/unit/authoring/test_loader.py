@@ -7,8 +7,8 @@ from textwrap import dedent
 
 import pytest
 
-from backfill.dag.loader import find_dag, load_file, load_folder
-from backfill.exceptions import DagError, DagImportError, DagNotFound
+from backfill.dag.loader import find_dag, find_dags, load_file, load_folder
+from backfill.exceptions import DagError, DagImportError, DagNotFound, UsageError
 
 ONE = "from backfill import DAG\nwith DAG({0!r}) as dag: pass\n"
 
@@ -263,3 +263,36 @@ def test_subdags_are_found_by_their_id_and_do_not_make_a_path_ambiguous(tmp_path
     )
     assert find_dag(str(tmp_path / "parent.py"), tmp_path).dag.dag_id == "p"
     assert find_dag("p.c", tmp_path).dag.parent_dag is not None
+
+
+def test_dags_that_match_come_in_order_of_their_ids_without_subdags(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        first="""
+        from backfill import DAG
+        from backfill.operators import SubDagOperator
+        late = DAG("my_sales")
+        with DAG("sales") as early:
+            SubDagOperator(task_id="part", subdag=DAG("sales.part"))
+        """,
+        second=ONE.format("stock"),
+        third="import nowhere  # backfill dag",
+    )
+    matching, errors = find_dags("sales", tmp_path)
+    assert [loaded.dag.dag_id for loaded in matching] == ["my_sales", "sales"]
+    assert [Path(error.file).name for error in errors] == ["third.py"]
+    assert [loaded.dag.dag_id for loaded in find_dags("^s", tmp_path)[0]] == ["sales", "stock"]
+
+
+def test_a_regex_without_match_says_what_there_is_and_a_bad_one_what_is_wrong(tmp_path: Path) -> None:
+    write(tmp_path, one=ONE.format("sales"))
+    with pytest.raises(DagNotFound, match=r"matches 'stock'; there are sales\."):
+        find_dags("stock", tmp_path)
+    with pytest.raises(UsageError, match=r"'\(' is no regular expression"):
+        find_dags("(", tmp_path)
+
+
+def test_a_matching_dag_that_is_defined_twice_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, one=ONE.format("sales"), two=ONE.format("sales"))
+    with pytest.raises(DagNotFound, match="'sales' is defined twice"):
+        find_dags("s", tmp_path)

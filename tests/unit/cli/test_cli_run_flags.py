@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -15,11 +16,22 @@ import pytest
 from click.testing import CliRunner, Result
 
 from backfill import DAG
-from backfill.cli import run as run_module
+from backfill.cli import output, prompt, run as run_module
 from backfill.cli.main import cli
 from backfill.config import Settings
 from backfill.dag.loader import LoadedDag
-from backfill.exceptions import BackfillUnfinished, DateOwned, Interrupted, JobHeld, ServiceUnavailable
+from backfill.exceptions import (
+    BackfillError,
+    BackfillUnfinished,
+    DateOwned,
+    Declined,
+    Interrupted,
+    JobHeld,
+    NothingToDo,
+    ServiceUnavailable,
+)
+from backfill.jobs.clear import ClearCount, ClearScope
+from backfill.jobs.creation import ConfirmReset
 from backfill.jobs.report import Report
 from backfill.jobs.request import BackfillRequest
 from backfill.operators import EmptyOperator
@@ -57,10 +69,23 @@ class FakeRuntime:
     #: Whether a living process holds the job, which was paused.
     held: bool = False
     uses_celery: bool = False
+    #: Endings by dag_id, errors that of the creation; those of other DAGs end well.
+    endings: dict[str, Report | BackfillError] = field(default_factory=dict)
+    created: list[str] = field(default_factory=list)
 
-    def create_job(self, loaded: LoadedDag, request: BackfillRequest, *, submit: bool) -> Any:
+    def create_job(
+        self, loaded: LoadedDag, request: BackfillRequest, *, submit: bool, confirm_reset: ConfirmReset | None
+    ) -> Any:
+        dag_id = loaded.dag.dag_id
         if self.refusal:
             raise self.refusal
+        self.ending = self.endings.get(dag_id, self.ending if not self.endings else REPORT)
+        if isinstance(self.ending, BackfillError) and dag_id in self.endings:
+            raise self.ending
+        self.created.append(dag_id)
+        if confirm_reset is not None:
+            scope = ClearScope(dag=loaded.dag, start=JANUARY[0], end=JANUARY[1], task_ids=frozenset({"load"}))
+            confirm_reset(scope, ClearCount(Counter(load=9), runs=9, left_running=2))
         self.requests.append(request)
         self.submitted.append(submit)
         self.telemetry.emit(Note(7, "3 dates left out."))
@@ -211,8 +236,7 @@ def test_without_a_date_no_dag_is_loaded(runtime: FakeRuntime, monkeypatch: pyte
         ([*RANGE, "--reset-dagrun"], "No such option '--reset-dagrun'"),
         ([*RANGE, "-n"], "--dry-run is not available in this version; run the command without it."),
         ([*RANGE, "--dry-run"], "--dry-run is not available in this version; run the command without it."),
-        ([*RANGE, "--reset-dagruns"], "--reset-dagruns is not available in this version; run the command without it."),
-        ([*RANGE, "--treat-dag-id-as-regex"], "--treat-dag-id-as-regex is not available in this version; run the command without it."),
+        ([*RANGE, "--reset-dagruns", "--reprocess", "none"], "--reset-dagruns clears the runs that --reprocess none leaves out; leave out one of the two."),
     ],
 )  # fmt: skip
 def test_wrong_use_is_one_sentence_and_exit_code_2(
@@ -223,6 +247,34 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(
     assert ended.stdout == ""
     assert told in ended.stderr.splitlines()[-1]
     assert runtime.requests == []
+
+
+RESET = (
+    "This clears 9 task instances in 9 runs of DAG 'sales' from 2024-01-01 to 2024-01-31. 2 that run are left alone."
+)
+
+
+@pytest.mark.parametrize("command", ["run", "submit"])
+def test_a_reset_names_what_it_clears_and_a_flag_answers(runtime: FakeRuntime, command: str) -> None:
+    ended = backfill(command, "sales", *RANGE, "--reset-dagruns", "-y", "-o", "json")
+    assert ended.exit_code == 0, ended.stderr
+    assert ended.stderr.splitlines() == [RESET, "3 dates left out."]
+    assert runtime.requests == [DEFAULTS]
+
+
+@pytest.mark.parametrize("command", ["run", "submit"])
+def test_a_reset_that_nobody_can_agree_to_makes_no_job(runtime: FakeRuntime, command: str) -> None:
+    ended = backfill(command, "sales", *RANGE, "--reset-dagruns")
+    assert (ended.exit_code, ended.stdout, runtime.requests) == (2, "", [])
+    assert ended.stderr == f"Error: {RESET} There is no terminal to answer that from; give -y to say yes.\n"
+
+
+@pytest.mark.parametrize("command", ["run", "submit"])
+def test_no_to_a_reset_stops_the_command(runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setattr(prompt, "somebody_answers", lambda: True)
+    ended = CliRunner().invoke(cli, [command, "sales", *RANGE, "--reset-dagruns"], input="n\n")
+    assert (ended.exit_code, ended.stdout, runtime.requests, runtime.driven) == (5, "", [], [])
+    assert ended.stderr == f"{RESET} Go on? [y/N] Error: You did not say yes; nothing was changed.\n"
 
 
 def test_a_job_that_ended_well_is_summed_up_on_stdout(runtime: FakeRuntime) -> None:
@@ -290,8 +342,8 @@ def test_a_reader_that_left_does_not_change_the_exit_code(
         raise BrokenPipeError
 
     forgotten: list[bool] = []
-    monkeypatch.setattr(run_module, "show_record", leave)
-    monkeypatch.setattr(run_module, "forget_stdout", lambda: forgotten.append(True))
+    monkeypatch.setattr(output, "show_record", leave)
+    monkeypatch.setattr(output, "forget_stdout", lambda: forgotten.append(True))
     runtime.ending = replace(REPORT, state=JobState.FAILED)
     assert backfill("run", "sales", *RANGE).exit_code == 1
     assert forgotten == [True]
@@ -382,3 +434,118 @@ def test_a_job_is_a_number(runtime: FakeRuntime) -> None:
     ended = backfill("resume", "seven")
     assert ended.exit_code == 2
     assert "'seven' is no number of a job; `backfill list` shows the jobs." in ended.stderr
+
+
+NAMES = ("sales_eu", "sales_uk", "sales_us")
+
+
+@pytest.fixture
+def three(runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeRuntime:
+    """Let three DAGs match."""
+    dags = [DAG(name, schedule="@daily", start_date=datetime(2024, 1, 1, tzinfo=UTC)) for name in NAMES]
+    for dag in dags:
+        EmptyOperator(task_id="load", dag=dag)
+    loaded = [LoadedDag(dag, tmp_path / "sales.py", "0" * 64) for dag in dags]
+    monkeypatch.setattr(run_module, "find_matching", lambda *_: loaded)
+    monkeypatch.setattr(run_module, "find_target", lambda *_: pytest.fail("one DAG was looked for"))
+    return runtime
+
+
+ALL = ("^sales_", *RANGE, "--treat-dag-id-as-regex")
+
+
+def test_all_matching_dags_get_a_job_one_after_the_other_and_json_is_a_list(three: FakeRuntime) -> None:
+    ended = backfill("run", *ALL, "-o", "json")
+    assert ended.exit_code == 0, ended.stderr
+    assert json.loads(ended.stdout) == [REPORT.to_json()] * 3
+    assert three.created == list(NAMES)
+    assert three.driven == [(7, False)] * 3
+
+
+def test_summaries_of_several_jobs_are_shown_as_they_end(three: FakeRuntime) -> None:
+    ended = backfill("run", *ALL)
+    assert ended.stdout.count("Job 7 of sales: success after 1 min 00 s") == 3
+
+
+def test_several_jobs_can_be_submitted(three: FakeRuntime) -> None:
+    assert backfill("submit", *ALL).stdout.split() == ["7"] * 3
+    records = json.loads(backfill("submit", *ALL, "-o", "json").stdout)
+    assert [record["dag_id"] for record in records] == list(NAMES)
+    assert three.submitted == [True] * 6
+
+
+FAILED = replace(REPORT, state=JobState.FAILED)
+
+
+def test_a_job_that_did_not_end_well_stops_the_rest(three: FakeRuntime) -> None:
+    three.endings = {"sales_uk": FAILED}
+    ended = backfill("run", *ALL, "-o", "json")
+    assert ended.exit_code == 1
+    assert [report["state"] for report in json.loads(ended.stdout)] == ["success", "failed"]
+    assert "Not started because of that: sales_us; --continue-on-failures goes on." in ended.stderr
+
+
+def test_with_continue_on_failures_the_rest_goes_on_and_the_first_bad_exit_code_counts(three: FakeRuntime) -> None:
+    three.endings = {"sales_eu": replace(REPORT, state=JobState.DEADLOCKED), "sales_us": FAILED}
+    ended = backfill("run", *ALL, "--continue-on-failures", "-o", "json")
+    assert ended.exit_code == 3
+    assert [report["state"] for report in json.loads(ended.stdout)] == ["deadlocked", "success", "failed"]
+
+
+NOTHING = NothingToDo("No run date is left; nothing was started.")
+
+
+def test_a_dag_without_run_dates_is_passed_over(three: FakeRuntime) -> None:
+    three.endings = {"sales_eu": NOTHING}
+    ended = backfill("run", *ALL, "-o", "json")
+    assert (ended.exit_code, len(json.loads(ended.stdout))) == (0, 2)
+    assert ended.stderr.startswith("No run date is left; nothing was started.\n")
+
+
+def test_only_if_no_dag_has_anything_to_do_that_is_the_end(three: FakeRuntime) -> None:
+    three.endings = dict.fromkeys(NAMES, NOTHING)
+    ended = backfill("run", *ALL, "-o", "json")
+    assert (ended.exit_code, json.loads(ended.stdout)) == (5, [])
+    assert ended.stderr.splitlines()[-1] == (
+        "Error: None of the 3 DAGs that match has anything to do; give a range that holds run dates."
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "jobs"), [([], ["sales_eu"]), (["--continue-on-failures"], ["sales_eu", "sales_us"])]
+)
+def test_a_refused_job_counts_as_one_that_did_not_end_well(
+    three: FakeRuntime, flags: list[str], jobs: list[str]
+) -> None:
+    three.endings = {"sales_uk": DateOwned("Job 6 owns 2024-01-01; wait for it.")}
+    ended = backfill("run", *ALL, *flags)
+    assert (ended.exit_code, three.created) == (5, jobs)
+    assert "Error: Job 6 owns 2024-01-01; wait for it.\n" in ended.stderr
+
+
+@pytest.mark.parametrize("error", [ServiceUnavailable("away"), Interrupted("stop"), Declined("no")])
+def test_what_ends_the_command_ends_it_for_all_dags_and_what_was_done_is_printed(
+    three: FakeRuntime, error: BackfillError
+) -> None:
+    three.endings = {"sales_uk": error}
+    ended = backfill("run", *ALL, "--continue-on-failures", "-o", "json")
+    assert ended.exit_code == error.exit_code
+    assert (three.created, len(json.loads(ended.stdout))) == (["sales_eu"], 1)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [
+        ("(", "'(' is no regular expression: "),
+        ("^stock", "No DAG in dags has an id that matches '^stock'; there are sales."),
+    ],
+)
+def test_a_bad_regex_and_one_without_match_are_wrong_use(
+    runtime: FakeRuntime, tmp_path: Path, pattern: str, told: str
+) -> None:
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "sales.py").write_text("from backfill import DAG\ndag = DAG('sales')\n")
+    ended = backfill("run", pattern, *RANGE, "--treat-dag-id-as-regex")
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"Error: {told}")
+    assert len(ended.stderr.splitlines()) == 1
