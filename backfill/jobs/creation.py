@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,23 +11,14 @@ from sqlalchemy.orm import Session
 from backfill.config import Settings
 from backfill.dag import DAG
 from backfill.dag.freeze import FrozenDag
-from backfill.dag.params import resolve_params
-from backfill.dag.subset import chosen_tasks
-from backfill.exceptions import RefusedError, UnknownPool, UsageError
-from backfill.jobs.admission import templates_for
+from backfill.exceptions import UsageError
 from backfill.jobs.backfill_job import BackfillJob
 from backfill.jobs.base_job import BaseJob
-from backfill.jobs.course import compile_graph
-from backfill.jobs.planning import DatePlan, plan_dates, run_dates
-from backfill.jobs.policy import failure_budget
-from backfill.jobs.request import BackfillRequest
-from backfill.jobs.routing import executor_names
-from backfill.operators import SubDagOperator
+from backfill.jobs.checks import check_request
 from backfill.states import JobState
-from backfill.store import dags, dates, jobs, leases, pickles, pools
-from backfill.store.database import Tx, database_now, repeat
+from backfill.store import dags, dates, jobs, leases, pickles
+from backfill.store.database import Tx, repeat
 from backfill.store.job_rows import NewJob, insert_job
-from backfill.store.runs import TaskTemplate
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +45,11 @@ def create(
     With a `holder` the job is `running` under its lease at once, without one it is `queued` for a coordinator. Raises
     `UsageError` and `RefusedError` and their kin; a refused job leaves nothing behind.
     """
-    dag, request = _dag_of(job), job.request
-    chosen = check_request(dag, request)
-    graph = compile_graph(dag, request)
-    templates = templates_for(dag, graph, request, settings.celery.queue)
+    checked = check_request(_dag_of(job), job.request, settings)
+    dag, request = checked.dag, checked.request
 
     def write(tx: Tx) -> CreatedJob:
-        _check_pools(tx, dag, request, chosen)
-        plan = _plan(tx, dag, request, templates)
+        plan = checked.plan(tx)
         if frozen is not None:
             pickles.save_pickle(tx, frozen.hash, frozen.dag_id, frozen.payload, frozen.signature, frozen.python_version)
         dags.touch_dag(tx, dag.dag_id, dag.fileloc)
@@ -71,7 +58,11 @@ def create(
             NewJob(
                 job_type="BackfillJob",
                 dag_id=dag.dag_id,
-                params={**request.to_json(), "task_ids": list(graph.task_ids), "rows_per_run": len(templates)},
+                params={
+                    **request.to_json(),
+                    "task_ids": list(checked.graph.task_ids),
+                    "rows_per_run": len(checked.templates),
+                },
                 dag_pickle_hash=frozen.hash if frozen else None,
                 dag_source=dag_source,
                 total_runs=len(plan.dates),
@@ -100,74 +91,7 @@ def read_job(engine: Engine, job_id: int) -> BackfillJob:
     return job
 
 
-def check_request(dag: DAG, request: BackfillRequest) -> frozenset[str]:
-    """Check what needs no database, and return the chosen tasks. Raises `UsageError`, `RefusedError`."""
-    dag.validate()
-    chosen = chosen_tasks(dag, request.task_regex, request.ignore_dependencies)
-    if request.max_active_runs is not None and request.max_active_runs < 1:
-        raise UsageError(f"max_active_runs is {request.max_active_runs}; it takes a whole number from 1.")
-    if request.max_failures is not None:
-        failure_budget(request.max_failures, planned=1)
-    if request.delay_on_limit_secs <= 0:
-        raise UsageError(f"delay_on_limit_secs is {request.delay_on_limit_secs}; it takes seconds above 0.")
-    _check_params(dag, request, chosen)
-    _check_operators(dag, chosen)
-    executor_names(dag, request)
-    if request.run_backwards:
-        _refuse_backwards(dag, chosen)
-    return chosen
-
-
 def _dag_of(job: BackfillJob) -> DAG:
     if job.dag is None:
         raise ValueError("a job read from its row cannot be created again")
     return job.dag
-
-
-def _check_params(dag: DAG, request: BackfillRequest, chosen: frozenset[str]) -> None:
-    for task_id in sorted(chosen):
-        resolve_params(dag, dag.task_dict[task_id], request.conf or {})
-
-
-def _check_operators(dag: DAG, chosen: frozenset[str]) -> None:
-    for task_id in sorted(chosen):
-        task = dag.task_dict[task_id]
-        if isinstance(task, SubDagOperator):
-            raise UsageError(
-                f"Task {task_id!r} of DAG {dag.dag_id!r} is a SubDagOperator, which cannot be backfilled yet; use a task group."
-            )
-
-
-def _refuse_backwards(dag: DAG, chosen: frozenset[str]) -> None:
-    tasks = [dag.task_dict[task_id] for task_id in sorted(chosen)]
-    names = [task.task_id for task in tasks if task.depends_on_past or task.wait_for_downstream]
-    if names:
-        raise RefusedError(
-            f"DAG {dag.dag_id!r} cannot run backwards: {', '.join(names)} depend on the past; leave out --run-backwards."
-        )
-
-
-def _check_pools(session: Tx, dag: DAG, request: BackfillRequest, chosen: frozenset[str]) -> None:
-    sizes = {pool.pool: pool.slots for pool in pools.list_pools(session)}
-    for task_id in sorted(chosen):
-        task = dag.task_dict[task_id]
-        name = request.pool or task.pool
-        if name not in sizes:
-            whose = "--pool names" if request.pool else f"Task {task_id!r} of DAG {dag.dag_id!r} names"
-            raise UnknownPool(
-                f"{whose} the pool {name!r}, which does not exist; make it with `backfill pools set {name} SLOTS`."
-            )
-        if 0 < sizes[name] < task.pool_slots:
-            raise UnknownPool(
-                f"Task {task_id!r} of DAG {dag.dag_id!r} takes {task.pool_slots} slots of the pool {name!r}, which has {sizes[name]}; "
-                f"enlarge it with `backfill pools set {name} {task.pool_slots}`."
-            )
-
-
-def _plan(tx: Tx, dag: DAG, request: BackfillRequest, templates: Sequence[TaskTemplate]) -> DatePlan:
-    due, notes = run_dates(dag, request, database_now(tx))
-    chosen = {template.task_id for template in templates}
-    found = dates.select_dates_found(
-        tx, dag.dag_id, [date.logical_date for date in due], templates, other_tasks=dag.task_dict.keys() - chosen
-    )
-    return plan_dates(dag, request, due, notes, {there.logical_date: there for there in found})
