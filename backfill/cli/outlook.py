@@ -11,7 +11,7 @@ from rich.text import Text
 
 from backfill.cli.output import Column, Format, show_data, show_rows
 from backfill.cli.tables import show_table
-from backfill.cli.terminal import data_console, duration_text, moment_text
+from backfill.cli.terminal import data_console, duration_text, moment_text, visible
 
 _LOTS = {"run": "run", "done": "done", "rerun": "rerun", "left_out": "left out", "blocked": "blocked"}
 _ACTIONS = {"create": "create", "take": "take", "clear": "clear", "done": "count as done", "left_out": "left out"}
@@ -63,6 +63,8 @@ def _show_tables(plan: Mapping[str, Any], *, every_task_instance: bool) -> None:
     for line in _closing_lines(plan):
         console.print()
         console.print(Text(line), soft_wrap=True)
+    if "templates" in plan:
+        _show_templates(plan["templates"])
 
 
 def _section(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> None:
@@ -130,3 +132,33 @@ def _closing_lines(plan: Mapping[str, Any]) -> Iterator[str]:
         time = duration_text(timedelta(seconds=estimate["seconds"]))
         without = f"; without history: {', '.join(estimate['without_history'])}" if estimate["without_history"] else ""
         yield f"Estimate: {time} or more, by {estimate['by']}{without}."
+
+
+# -- template fields ----------------------------------------------------------------------------------------------------
+
+
+def _show_templates(templates: Mapping[str, Any]) -> None:
+    console = data_console()
+    console.print()
+    if templates["logical_date"] is None:
+        console.print("No date is to be run: there are no template fields to render.")
+        return
+    console.print(f"Template fields for {moment_text(templates['logical_date'])}", style="bold")
+    for task in templates["tasks"]:
+        index = f"[{task['map_index']}]" if task["map_index"] >= 0 else ""
+        console.print(Text(f"  {visible(task['task_id'])}{index}"), soft_wrap=True)
+        for line in _field_lines(task):
+            console.print(Text(f"    {line}"), soft_wrap=True)
+
+
+def _field_lines(task: Mapping[str, Any]) -> Iterator[str]:
+    if task["error"] is not None:
+        yield f"Error: {visible(task['error'])}"
+    elif task["note"] is not None:
+        yield task["note"]
+    elif not task["fields"]:
+        yield "no template fields"
+    for field, value in task["fields"].items():
+        first, *others = visible(str(value)).split("\n")
+        yield f"{field}: {first}"
+        yield from (f"  {line}" for line in others)

@@ -1,10 +1,14 @@
-"""`backfill plan`: what `run` would do, and none of it."""
+"""`backfill plan`, and `-n` of `run` and `submit`: what would be done, and none of it."""
 
 from __future__ import annotations
 
-import click
+from collections.abc import Callable
+from typing import TypeVar
 
-from backfill.bootstrap import open_runtime
+import click
+from sqlalchemy import Connection
+
+from backfill.bootstrap import Runtime, open_runtime
 from backfill.cli.command import Command, is_verbose, log_format_option
 from backfill.cli.flags import BackfillFlags, backfill_flags
 from backfill.cli.outlook import show_plan
@@ -12,6 +16,15 @@ from backfill.cli.output import Format, output_option
 from backfill.cli.target import find_target
 from backfill.cli.telling import start_logging
 from backfill.config import Settings, load_settings
+from backfill.dag import DAG
+from backfill.exceptions import BackfillError
+from backfill.jobs.outlook import Outlook
+from backfill.jobs.request import BackfillRequest
+from backfill.store.database import read_only, repeat
+from workers.masking import Masker, secrets_of
+from workers.preview import FirstRun, RenderedTask, rehearse_templates
+
+T = TypeVar("T")
 
 workers_option = click.option(
     "--workers",
@@ -53,13 +66,47 @@ def plan_only(
     *,
     workers: int | None = None,
 ) -> None:
-    """Print what `run` would do with these flags, and write nothing.
+    """Print what `run` would do with these flags, with `-n` also the first date's template fields, and write nothing.
 
-    Raises what `run` would raise before it starts.
+    Ends the command with exit code 1 if a template cannot be rendered; raises what `run` would raise before it starts.
     """
     flags.check()
     loaded = find_target(target, flags.subdir, settings)
     request = flags.request(verbose=is_verbose(ctx))
     with open_runtime(settings, broker=False) as runtime:
         outlook = runtime.plan(loaded.dag, request, workers=workers)
-    show_plan(outlook.to_json(), form, every_task_instance=is_verbose(ctx))
+        shown = outlook.to_json()
+        failed = False
+        if flags.dry_run:
+            rendered = _rendered(runtime, loaded.dag, request, outlook)
+            failed = any(task.error is not None for task in rendered)
+            shown["templates"] = {
+                "logical_date": outlook.first and outlook.first.logical_date,
+                "tasks": [task._asdict() for task in rendered],
+            }
+    show_plan(shown, form, every_task_instance=is_verbose(ctx))
+    if failed:
+        ctx.exit(BackfillError.exit_code)
+
+
+def _rendered(runtime: Runtime, dag: DAG, request: BackfillRequest, outlook: Outlook) -> list[RenderedTask]:
+    """Return the template fields of the first date that a plan takes on, rendered as workers would; reads only."""
+    if outlook.first is None:
+        return []
+    there = outlook.first_run
+    conf = request.conf if request.conf is not None else there.conf if there else {}
+
+    def look(work: Callable[[Connection], T]) -> T:
+        def only_look(tx: Connection) -> T:
+            read_only(tx)
+            return work(tx)
+
+        return repeat(runtime.engine, only_look)
+
+    return rehearse_templates(
+        dag,
+        FirstRun.of(outlook.first, there and there.run_id, conf),
+        outlook.first_task_instances(),
+        database=look,
+        mask=Masker(secrets_of(runtime.settings)),
+    )

@@ -13,6 +13,7 @@ from backfill.cli.command import Command, is_verbose, log_format_option
 from backfill.cli.flags import BackfillFlags, backfill_flags
 from backfill.cli.output import Format, forget_stdout, output_option, show_record
 from backfill.cli.parameters import JOB
+from backfill.cli.plan import plan_only
 from backfill.cli.summary import show_summary
 from backfill.cli.target import find_target
 from backfill.cli.telling import start_logging, telling_progress
@@ -49,8 +50,11 @@ def run(
     Creates a job for the run dates from -s to -e, both included, drives it with live progress until every run is settled, and
     ends with a summary. An interrupt leaves the job resumable; the exit code tells how the job ended.
     """
-    flags.check()
     settings = _settings(ctx, log_format)
+    if flags.dry_run:
+        plan_only(ctx, target, flags, settings, form, workers=workers)
+        return
+    flags.check()
     loaded = find_target(target, flags.subdir, settings)
     request = flags.request(verbose=is_verbose(ctx))
     celery = BackfillJob.from_request(loaded.dag, request).uses_celery()
@@ -70,8 +74,11 @@ def submit(ctx: click.Context, target: str, flags: BackfillFlags, form: Format) 
 
     Takes the flags of `run` and prints the job's id. `backfill status` shows its progress.
     """
-    flags.check()
     settings = _settings(ctx, None)
+    if flags.dry_run:
+        plan_only(ctx, target, flags, settings, form)
+        return
+    flags.check()
     loaded = find_target(target, flags.subdir, settings)
     request = flags.request(verbose=is_verbose(ctx))
     # nothing is sent yet, but a job that could not be run is refused now (S1.2)

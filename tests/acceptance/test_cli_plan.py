@@ -1,4 +1,4 @@
-"""`backfill plan`: what would be done is told, what would be refused is refused, and nothing is written."""
+"""`backfill plan` and `run -n`: what would be done is told, what would be refused is refused, and nothing is written."""
 
 from __future__ import annotations
 
@@ -110,7 +110,9 @@ def test_a_plan_names_dates_task_instances_and_limits(command: Command) -> None:
     assert plan["estimate"] == {"seconds": None, "by": None, "without_history": ["pull", "load"]}
 
 
-@pytest.mark.parametrize("arguments", [PLAN, (*PLAN, "-v"), (*PLAN, "-o", "json")])
+@pytest.mark.parametrize(
+    "arguments", [PLAN, (*PLAN, "-v"), (*PLAN, "-o", "json"), ("run", *PLAN[1:], "-n"), ("submit", *PLAN[1:], "-n")]
+)
 def test_nothing_is_written_and_no_broker_is_asked(
     command: Command, rows: Callable[[], dict[str, int]], arguments: tuple[str, ...]
 ) -> None:
@@ -223,9 +225,11 @@ def test_an_expanded_mapping_is_planned_index_by_index(command: Command, engine:
     ],
 )
 def test_a_plan_is_refused_as_the_run_would_be(command: Command, arguments: tuple[str, ...], code: int) -> None:
-    planned, ran = command("plan", *arguments), command("run", *arguments, "-l")
-    assert (planned.exit_code, ran.exit_code) == (code, code)
-    assert planned.stderr == ran.stderr
+    planned, rehearsed, ran = (
+        command(*words) for words in (("plan", *arguments), ("run", *arguments, "-n"), ("run", *arguments, "-l"))
+    )
+    assert (planned.exit_code, rehearsed.exit_code, ran.exit_code) == (code, code, code)
+    assert planned.stderr == rehearsed.stderr == ran.stderr
     assert planned.stdout == ""
 
 
@@ -237,6 +241,38 @@ def test_a_plan_of_dates_that_another_job_owns_is_refused(command: Command) -> N
     adjoining = plan_of(command("plan", "sales", "-s", "2024-01-04", "--no-ignore-first-depends-on-past", "-o", "json"))
     why = {row["task_id"]: row["why"] for row in adjoining["task_instances"]}
     assert why["load"] == "once another job has finished 2024-01-03T00:00:00+00:00"
+
+
+def test_a_dry_run_shows_the_template_fields_of_the_first_date(command: Command) -> None:
+    dry = ("run", *PLAN[1:], "-n", "-c", '{"who": "me", "region": "south"}')
+    templates = plan_of(command(*dry, "-o", "json"))["templates"]
+    assert templates["logical_date"] == "2024-01-01T00:00:00+00:00"
+    fields = {task["task_id"]: task["fields"] for task in templates["tasks"]}
+    assert fields["pull"]["bash_command"] == "echo 2024-01-01 south me"
+    assert "    bash_command: echo 2024-01-01 south me" in command(*dry).stdout.splitlines()
+
+
+def test_mapped_tasks_are_rendered_index_by_index_and_xcoms_to_come_have_a_placeholder(command: Command) -> None:
+    plan = plan_of(command("run", "mapped", "-s", "2024-01-01", "-n", "-o", "json"))
+    found = {(task["task_id"], task["map_index"]): task for task in plan["templates"]["tasks"]}
+    assert found["say", 0]["fields"]["bash_command"] == "echo 2024-01-01"
+    assert found["say", 1]["fields"]["bash_command"] == "echo 20240101"
+    assert found["show", -1]["note"] == "its map indexes are known only in the run"
+
+
+def test_a_template_that_fails_is_shown_with_its_error_and_exit_code_1(
+    command: Command, rows: Callable[[], dict[str, int]]
+) -> None:
+    before = rows()
+    ended = command("run", "broken", "-s", "2024-01-01", "-n")
+    assert ended.exit_code == 1
+    lines = ended.stdout.splitlines()
+    assert "    bash_command: echo 2024-01-01" in lines
+    assert (
+        "    Error: The template field 'bash_command' of the task 'bad' cannot be rendered: 'no_such_name' is undefined."
+        in lines
+    )
+    assert rows() == before
 
 
 def test_plain_lines_are_the_task_instances(command: Command) -> None:
