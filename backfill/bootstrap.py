@@ -153,7 +153,7 @@ class Runtime:
             with leaving_it_resumable(self.engine, lease):
                 job = self.load_job(job_id)
             job.control = control
-            self._drive_under(job, lease, resumed=True)
+            self._drive_under(job, lease, resumed=job.state != JobState.QUEUED)
 
         return Coordinator(self.engine, self.settings, drive_job)
 

@@ -175,8 +175,6 @@ TRANSITIONS: tuple[Transition, ...] = (
     _row("S3.22", _ANY, "clear, rerun, reprocess", {_S.NONE}, "command, coordinator"),
     _row("S3.23", {_S.SCHEDULED, _S.UP_FOR_RESCHEDULE}, "its run is closed unfinished", {_S.NONE}, _COORDINATOR),
     _row("S3.24", IDLE, "subdag starts", {_S.RUNNING}, _COORDINATOR),
-    _row(
-        "S3.24", {_S.RUNNING}, "subdag's run finished", {_S.SUCCESS, _S.UP_FOR_RETRY, _S.FAILED}, _COORDINATOR
-    ),
+    _row("S3.24", {_S.RUNNING}, "subdag's run finished", {_S.SUCCESS, _S.UP_FOR_RETRY, _S.FAILED}, _COORDINATOR),
     _row("S3.25", _ANY, "set by hand", set(_ANY), _OPERATOR),
 )

@@ -51,9 +51,7 @@ def _picture() -> list[str]:
 
 
 def _table() -> list[str]:
-    rows = [
-        f"| {t.rule} | {_states(t.sources)} | {t.event} | {_states(t.targets)} | {t.writer} |" for t in TRANSITIONS
-    ]
+    rows = [f"| {t.rule} | {_states(t.sources)} | {t.event} | {_states(t.targets)} | {t.writer} |" for t in TRANSITIONS]
     return ["| rule | from | event | to | writer |", "| --- | --- | --- | --- | --- |", *rows]
 
 

@@ -76,7 +76,7 @@ def _misuse_in_one_sentence() -> Iterator[None]:
     except click.UsageError as error:
         told = error.format_message()
         value_is_named = isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter)
-        if error.ctx is not None and not value_is_named and not told.endswith("?"):
+        if error.ctx is not None and not value_is_named and not told.endswith(("?", "?)")):
             told = f"{told.rstrip('.')}; `{error.ctx.command_path} --help` shows what there is."
         raise _Misuse(told) from error
 

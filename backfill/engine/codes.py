@@ -73,8 +73,3 @@ CHANGES: Final[tuple[tuple[Share, ...], ...]] = tuple(
 def ended_badly(code: int) -> bool:
     """Return whether `code` is `failed` or `upstream_failed`."""
     return code in {FAILED, UPSTREAM_FAILED}
-
-
-def ended_well(code: int) -> bool:
-    """Return whether `code` is `success` or `skipped`."""
-    return code in {SUCCESS, SKIPPED}

@@ -18,5 +18,5 @@ class Verdict(Enum):
     SKIP = auto()
     #: Settle as `upstream_failed`.
     FAIL = auto()
-    #: Settle by giving the mapping its indexes first (S4.7).
+    #: Look up the length of its mapping first (S4.7).
     EXPAND = auto()

@@ -46,18 +46,8 @@ Awaited = AwaitedTask | AwaitedPool
 
 
 def unfinished_slots(run: RunState, spec: TaskSpec, index: int, line: int) -> list[int]:
-    """Return the slots of the same run that `spec` waits for at a line of S4.1."""
-    match line:
-        case 1:
-            tasks = spec.deciders
-        case 3:
-            tasks = spec.sources
-        case 4:
-            tasks = spec.indirect_setups
-        case 5:
-            tasks = spec.upstream
-        case _:
-            tasks = ()
+    """Return the unfinished slots of the same run that `spec` waits for at line 1, 3, 4 or 5 of S4.1."""
+    tasks = {1: spec.deciders, 3: spec.sources, 4: spec.indirect_setups, 5: spec.upstream}[line]
     slots = (slot for task in tasks for slot in run.relevant(spec.index, index, task))
     return [slot for slot in slots if run.state[slot] < SUCCESS]
 

@@ -167,7 +167,9 @@ class BackfillJob(BaseJob):
             self.at_work().start_executors(self._dag_source(), at_the_end)
             at_the_end.callback(self._callbacks.end, meanwhile=self.at_work().lease.renew_if_due)
             ti_status = self._take_over(session)
-            executor = self.at_work().executors[self.request.executor]
+            executors = self.at_work().executors
+            # where every task names its own, the job's may be none of them: whichever stands in gets nothing
+            executor = executors.get(self.request.executor) or next(iter(executors.values()))
             self._execute_for_run_dates(
                 self.course.admission, ti_status, executor, self.dag_pickle_hash, self.request.start_date, session
             )

@@ -116,8 +116,7 @@ class Course:
 
     def count_end(self, outcome: RunOutcome) -> None:
         """Count a run that ended: a failed one is a failure of the job, unless it failed by tasks not chosen (S9.1, S13.7)."""
-        by_others = bool(self.graph.others) and outcome.reason == "task_failure"
-        if outcome.state == DagRunState.FAILED and not by_others:
+        if outcome.state == DagRunState.FAILED and outcome.counts:
             self.policy.run_failed(timed_out=outcome.reason == TIMED_OUT)
 
     def note_ends(self, ended: Iterable[TaskInstance]) -> None:

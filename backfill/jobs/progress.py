@@ -37,9 +37,9 @@ class Pace:
         return (self._finished - before) / elapsed if elapsed > 0 else 0.0
 
     def time_left(self, unfinished: int) -> float | None:
-        """Return the seconds that `unfinished` task instances take at this rate; None at rate 0."""
+        """Return the seconds that `unfinished` task instances take at this rate; None at rate 0 and when none is left."""
         rate = self.rate()
-        return unfinished / rate if rate > 0 else None
+        return unfinished / rate if rate > 0 and unfinished else None
 
 
 class Throttle:

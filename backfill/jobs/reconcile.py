@@ -95,7 +95,7 @@ class Reconciler:
                 rows=task_instances.select_facts_of_runs(tx, window.run_ids()),
                 zombies=recovery.select_zombies(tx, self._job_id, task.heartbeat_timeout),
                 unclaimed=recovery.select_unclaimed(tx, self._job_id, task.queued_timeout),
-                previous=self._course.admission.previous_of(tx, window.awaiting_previous()),
+                previous=self._course.admission.previous_of(tx, window.held_by_previous()),
             )
 
         seen = self._workplace.read(look, session)

@@ -10,21 +10,21 @@ from backfill.jobs.request import BackfillRequest
 
 
 def executor_names(dag: DAG, request: BackfillRequest) -> frozenset[str]:
-    """Return the short names of the executors that chosen tasks use (S1.6).
+    """Return the short names of the executors that chosen tasks use (S1.6); where there is no task, one that costs nothing.
 
     Raises `UnknownExecutor` naming the task, `UsageError` if no task is chosen.
     """
     chosen = chosen_tasks(dag, request.task_regex, request.ignore_dependencies)
-    return frozenset(_executor_name(dag, task_id, request) for task_id in sorted(chosen))
+    return frozenset(_executor_name(dag, task_id, request) for task_id in sorted(chosen)) or frozenset({"local"})
 
 
 def _executor_name(dag: DAG, task_id: str, request: BackfillRequest) -> str:
     own = dag.task_dict[task_id].executor
+    if not own:
+        return request.executor  # it may be the user's own class, which no name leads to
     try:
-        return normal_name(own or request.executor)
+        return normal_name(own)
     except UnknownExecutor as error:
-        if not own:
-            raise
         raise UnknownExecutor(
             f"Task {task_id!r} of DAG {dag.dag_id!r} names the executor {own!r}, which does not exist; "
             f"write {' or '.join(known_names())}."

@@ -74,4 +74,5 @@ def configure_logging(settings: LoggingSettings, least: int = logging.NOTSET, *,
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(logging.getLevelNamesMapping()[settings.level.upper()], least))
+    logging.getLogger("alembic").setLevel(max(root.level, logging.WARNING))  # it tells of its plugins, one by one
     logging.captureWarnings(capture=True)

@@ -65,5 +65,5 @@ def test_a_setting_that_does_not_exist_is_one_sentence(monkeypatch: pytest.Monke
     assert shown.exit_code == 2
     assert shown.stderr == (
         "Error: $BACKFILL__CORE__PARALELISM sets 'core.paralelism', which is no setting; "
-        "`backfill config show` lists those that exist.\n"
+        "did you mean $BACKFILL__CORE__PARALLELISM?\n"
     )

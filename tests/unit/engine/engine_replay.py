@@ -199,7 +199,7 @@ class Replay:
         self.dag = build_dag(scenario["dag"])
         self.rows = Rows()
         self.executions: Counter[tuple[str, str, int]] = Counter()
-        self.followed: dict[int, list[str]] = {}
+        self._seen: dict[datetime, frozenset[str]] = {}
         self.now = datetime(2025, 1, 1, tzinfo=UTC)
         self.failed = False
         self.deadlocked = False
@@ -409,13 +409,14 @@ class Replay:
                 states[row.task_id].append(row.state)
         before = {r.facts.id for d, r in self.rows.runs.items() if d < date}
         rows = (row for row in self.rows.task_instances.values() if row.dag_run_id in before)
-        seen = {row.task_id for row in rows if row.state != S.REMOVED}
+        # as it was when the run was admitted: the window is not told again
+        seen = self._seen.setdefault(date, frozenset(row.task_id for row in rows if row.state != S.REMOVED))
         return PreviousRun(
             max(earlier),
             run.facts.id,
             run.facts.id in self.active,
             {t: tuple(s) for t, s in states.items()},
-            frozenset(seen),
+            seen,
         )
 
     def _carry_out_decisions(self) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from engine_bench import Bench, branch, dag, mapped, python, run_facts, short_circuit
+from engine_bench import Bench, branch, dag, mapped, nothing, python, run_facts, short_circuit
 
 from backfill import task, task_group
 from backfill.dag import DAG
 from backfill.engine.window import Options
+from backfill.operators import ShortCircuitOperator
 
 
 @task
@@ -190,6 +191,16 @@ def test_an_index_that_comes_back_is_ready_again() -> None:
     assert bench.ready() == ["m[0]", "m[1]"]
 
 
+def test_whoever_may_skip_is_waited_for_again_when_an_index_of_it_appears() -> None:
+    with dag() as it:
+        stop = ShortCircuitOperator.partial(task_id="stop", python_callable=nothing).expand(op_args=[[1], [2]])
+        stop >> python("b") >> python("z", trigger_rule="always")
+    bench = Bench(it, states={"stop[0]": "success", "stop[1]": "success", "b": "success"})
+    assert bench.ready() == ["z"]
+    bench.window.take_in([bench.make_row(0, "stop", 2)])
+    assert bench.ready() == ["stop[2]"]
+
+
 def test_a_removed_row_that_was_never_seen_has_no_effect() -> None:
     bench = Bench(over_source())
     assert bench.window.take_in([bench.make_row(0, "m", 4, state="removed")]) == []
@@ -279,6 +290,23 @@ def test_a_group_over_a_task_is_expanded_task_by_task_when_that_has_succeeded() 
     assert bench.ready() == ["a[0]", "a[1]"]
     bench.set("a[0]", "success")
     assert bench.ready() == ["a[1]", "b[0]"]
+
+
+def test_rows_of_a_group_without_stored_values_look_at_each_other_unexpanded() -> None:
+    bench = Bench(group_of(chain_in_group, after="source"), options=Options(mark_success=True))
+    assert sorted(bench.decisions().expand) == [(100, "a"), (100, "b")]
+    bench.expand("b", None)
+    assert bench.decide() == {}
+    bench.expand("a", None)
+    assert bench.decide() == {"a": "success", "b": "success"}
+
+
+def test_an_unexpanded_row_of_a_group_waits_for_all_indexes() -> None:
+    bench = Bench(group_of(chain_in_group, after="source"), options=Options(mark_success=True))
+    bench.decide()
+    bench.expand("b", None)
+    bench.expand("a", 2)
+    assert bench.decide() == {"a[0]": "success", "a[1]": "success", "b": "success"}
 
 
 def test_a_decision_in_a_mapped_group_is_about_its_own_index() -> None:

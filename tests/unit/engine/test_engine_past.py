@@ -95,6 +95,14 @@ def test_the_run_before_may_be_admitted_later() -> None:
     assert "1:a" in bench.ready()
 
 
+def test_a_run_in_the_window_is_driven_whatever_was_said_before() -> None:
+    bench = Bench(dependent(), runs=1)
+    bench.admit(1, previous=bench.previous(1, driven=False))
+    assert bench.ready() == ["a"]
+    assert bench.blocked() == {}
+    assert bench.window.held_by_previous() == []
+
+
 def test_wait_for_downstream_waits_for_direct_children_in_the_run_before() -> None:
     with dag() as it:
         python("a", wait_for_downstream=True) >> python("b") >> python("c")

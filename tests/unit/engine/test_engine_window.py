@@ -308,3 +308,56 @@ def test_fail_stop_spares_what_has_ended_and_teardowns() -> None:
         "sent": "skipped",
         "runs": "failed",
     }
+
+
+# -- cost ---------------------------------------------------------------------------------------------------------------
+
+
+def count_judgements(bench: Bench) -> list[tuple[int, int]]:
+    """Return a list that grows by (task, index) with each judgement."""
+    judge = bench.window._judge
+    seen: list[tuple[int, int]] = []
+    verdict = judge.verdict
+
+    def counted(run: object, task: int, index: int) -> object:
+        seen.append((task, index))
+        return verdict(run, task, index)  # type: ignore[arg-type]
+
+    judge.verdict = counted  # type: ignore[method-assign, assignment]
+    return seen
+
+
+def test_only_the_last_of_many_upstream_ends_calls_for_a_judgement() -> None:
+    with dag() as it:
+        [python(f"u{i}") for i in range(300)] >> python("z")
+    bench = Bench(it)
+    bench.decide()
+    seen = count_judgements(bench)
+    for i in range(299):
+        bench.set(f"u{i}", "success")
+        bench.decide()
+    assert seen == []
+    bench.set("u299", "success")
+    bench.decide()
+    assert seen == [(300, -1)]
+
+
+def test_all_indexes_of_a_mapped_task_are_judged_at_once() -> None:
+    with dag() as it:
+        python("a") >> mapped("m", [[i] for i in range(1000)])
+    bench = Bench(it)
+    bench.decide()
+    seen = count_judgements(bench)
+    bench.set("a", "success")
+    bench.decide()
+    assert len(seen) == 1
+    assert len(bench.pick()) == 16
+
+
+def test_an_end_in_one_run_has_no_other_run_judged() -> None:
+    bench = Bench(pair(), runs=50)
+    bench.decide()
+    seen = count_judgements(bench)
+    bench.set("7:a", "success")
+    bench.decide()
+    assert len(seen) == 1

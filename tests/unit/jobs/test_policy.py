@@ -61,7 +61,8 @@ def test_with_both_policies_the_budget_holds():
 
 
 @pytest.mark.parametrize(
-    ("text", "planned", "budget"), [("3", 1000, 3), ("5%", 100, 5), ("5%", 101, 6), ("1%", 10, 1), ("0.1%", 10, 1), ("50%", 3, 2)]
+    ("text", "planned", "budget"),
+    [("3", 1000, 3), ("5%", 100, 5), ("5%", 101, 6), ("1%", 10, 1), ("0.1%", 10, 1), ("50%", 3, 2)],
 )
 def test_a_percentage_is_of_the_planned_task_instances_rounded_up_and_at_least_one(text, planned, budget):
     assert failure_budget(text, planned) == budget

@@ -12,11 +12,20 @@ KEY = TaskInstanceKey("sales", "load", "backfill__2024-01-01T00:00:00+00:00")
 BUDGET = Budget(infrastructure_retries=3, disable_retry=False)
 
 
-def row(state: str = "running", *, attempt: str | None = ATTEMPT, try_number: int = 1, max_tries: int = 0, lost_so_far: int = 0):
+def row(
+    state: str = "running",
+    *,
+    attempt: str | None = ATTEMPT,
+    try_number: int = 1,
+    max_tries: int = 0,
+    lost_so_far: int = 0,
+):
     return TaskInstanceFacts(7, 1, "load", -1, state, try_number, max_tries, True, attempt, None, lost_so_far, None)
 
 
-def event(state: TaskInstanceState = TaskInstanceState.FAILED, *, infrastructure: bool = False, info: str | None = None):
+def event(
+    state: TaskInstanceState = TaskInstanceState.FAILED, *, infrastructure: bool = False, info: str | None = None
+):
     return ExecutorEvent(7, ATTEMPT, state, info, infrastructure)
 
 
