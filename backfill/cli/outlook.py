@@ -76,9 +76,13 @@ def _section(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[Co
 def _headline(plan: Mapping[str, Any]) -> str:
     runs, tasks = plan["runs"], plan["tasks"]
     return (
-        f"Plan of {plan['dag_id']}: {runs['total']} dates ({_listed(runs, _ACTIONS)}), "
-        f"{tasks['total']} task instances ({_listed(tasks, _LOTS)})"
+        f"Plan of {plan['dag_id']}: {_number(runs['total'], 'date')} ({_listed(runs, _ACTIONS)}), "
+        f"{_number(tasks['total'], 'task instance')} ({_listed(tasks, _LOTS)})"
     )
+
+
+def _number(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _listed(counts: Mapping[str, int], words: Mapping[str, str]) -> str:

@@ -102,6 +102,8 @@ class Rehearsal:
         self._rows: dict[int, _Row] = {}
         #: Ids of indexes that stand for any number of them.
         self._any_number: set[int] = set()
+        #: Mapped tasks of the present run whose values are not stored, and no task of it is to store them.
+        self._lengthless: set[str] = set()
 
     def run(
         self,
@@ -140,6 +142,7 @@ class Rehearsal:
         ]
         self._rows = {row.facts.id: row for row in rows}
         self._any_number.clear()
+        self._lengthless.clear()
         before, waits_for = self._before(facts)
         self._window.admit(facts, [row.facts for row in rows], first=first, previous=before)
         rounds = tuple(self._rounds(facts))
@@ -228,7 +231,9 @@ class Rehearsal:
         else:
             stored = mapping.return_values_lengths(self._tx, run.id, sorted(sources))
             length = self._graph.mapping_length(task_id, stored)
-        if length is not None and length > 0:
+        if length is None:
+            self._lengthless.add(task_id)
+        elif length > 0:
             self._window.take_in(self._indexed(run, task_id, known, length))
         self._window.set_length(run.id, task_id, length)
 
@@ -272,6 +277,9 @@ class Rehearsal:
             return row.lot, None
         if now.state == TaskInstanceState.SKIPPED:
             return Lot.LEFT_OUT, f"would be skipped, {self._because_of(run, now.task_id, ENDED_WELL)}"
+        if now.state == TaskInstanceState.UPSTREAM_FAILED and now.task_id in self._lengthless:
+            sources = ", ".join(sorted(self._graph.mapping_sources(now.task_id)))
+            return Lot.BLOCKED, f"would be upstream_failed, as no values of {sources} are stored to map it over"
         if now.state == TaskInstanceState.UPSTREAM_FAILED:
             return Lot.BLOCKED, f"would be upstream_failed, {self._because_of(run, now.task_id, ENDED_BADLY)}"
         if now.state in FINISHED:

@@ -212,6 +212,15 @@ def test_an_expanded_mapping_is_planned_index_by_index(command: Command, engine:
     assert found == [("count", -1, "done"), ("show", 0, "done"), ("show", 1, "rerun"), ("show", 2, "done")]
 
 
+def test_a_mapping_whose_source_is_not_chosen_names_what_is_missing(command: Command) -> None:
+    plan = plan_of(command("plan", "mapped", "-s", "2024-01-01", "-t", "show", "-i", "-o", "json"))
+    (show,) = plan["task_instances"]
+    assert (show["action"], show["why"]) == (
+        "blocked",
+        "would be upstream_failed, as no values of count are stored to map it over",
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
