@@ -32,9 +32,11 @@ from backfill.executors import BaseExecutor
 from backfill.executors.environment import settings_environment
 from backfill.jobs import BackfillJob
 from backfill.jobs.base_job import Workplace
+from backfill.jobs.checks import check_request
 from backfill.jobs.conclusion import job_report
 from backfill.jobs.control import Control
 from backfill.jobs.creation import ConfirmReset, create, read_job
+from backfill.jobs.outlook import Outlook, look_ahead
 from backfill.jobs.report import Report
 from backfill.jobs.request import BackfillRequest
 from backfill.jobs.routing import executor_names
@@ -45,6 +47,8 @@ from backfill.telemetry import Note, Telemetry
 
 logger = logging.getLogger(__name__)
 
+#: Signs what is thrown away at once.
+_NO_KEY = b"no key"
 #: How long the tasks of a local worker may run on when its command ends.
 LOCAL_GRACE = timedelta(seconds=2)
 
@@ -90,13 +94,11 @@ class Runtime:
         if job.dag is None:
             raise ValueError("a job read from its row cannot be created again")
         holder = None if submit else holder_name()
-        job.dag.validate()
-        frozen = None if job.request.donot_pickle else freeze(job.dag, signing_key(self.settings))
         created = create(
             job,
             self.engine,
             self.settings,
-            frozen=frozen,
+            frozen=_shipped(job.dag, job.request, signing_key(self.settings)),
             dag_source=dag_source or {},
             holder=holder,
             confirm_reset=confirm_reset,
@@ -110,6 +112,15 @@ class Runtime:
         written = read_job(self.engine, created.job_id)
         written.dag, written.executor = job.dag, job.executor
         return written
+
+    def plan(self, dag: DAG, request: BackfillRequest, *, workers: int | None = None) -> Outlook:
+        """Return what a job of this request would do; nothing is written, and no broker is needed.
+
+        Raises what `create` would raise.
+        """
+        _shipped(dag, request, _NO_KEY)
+        checked = check_request(dag, request, self.settings)
+        return repeat(self.engine, lambda tx: look_ahead(tx, checked, self.settings, workers=workers))
 
     def load_job(self, job_id: int) -> BackfillJob:
         """Return a job as its row says, with its DAG; `UsageError` if there is none of that id."""
@@ -229,6 +240,12 @@ class Runtime:
         if pickle is None:
             raise FrozenDagError(f"The DAG of job {job.id} is not in the database any more.")
         return thaw(FrozenDag(*pickle), signing_key(self.settings))
+
+
+def _shipped(dag: DAG, request: BackfillRequest, key: bytes) -> FrozenDag | None:
+    """Return the form in which a DAG goes to the workers, None if they import it; raises `DagError` for one that cannot."""
+    dag.validate()
+    return None if request.donot_pickle else freeze(dag, key)
 
 
 @contextmanager

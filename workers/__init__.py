@@ -12,6 +12,7 @@ outcome     how a task ended    conclusion  what that means for the row     resu
 heartbeat   proves that attempts live    deadman  kills the process if that fails    interruption  stops a running task
 context     what templates and tasks see: `task_instance`, `macros`, `variables`, `connections`
 logs        one file per try, at `log_paths`, without secrets (`masking`)    surroundings  put back after each attempt
+preview     template fields of a run that is not there yet, for a dry run
 ```
 
 `celery -A workers worker` finds the app as `workers.celery`. Nothing here imports Celery before that is asked for.

@@ -52,6 +52,8 @@ class BackfillFlags:
     max_failures: str | None
     executor: str | None
     run_at_least_once: bool
+    #: Show what would be done, and do none of it.
+    dry_run: bool
 
     def check(self) -> None:
         """Raise `UsageError` for what can be told to be wrong before any DAG is loaded (S1.2)."""
@@ -157,7 +159,9 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True,
         help="Seconds between looks at limits that other jobs occupy.",
     ),
-    _refused("-n", "--dry-run", help="Show what would be done. Not available in this version."),
+    click.option(
+        "-n", "--dry-run", is_flag=True, help="Only show the plan, and the template fields of the first date, rendered."
+    ),
     click.option("-c", "--conf", type=CONF, help="JSON object that runs get as their conf."),
     click.option("--continue-on-failures", is_flag=True, help="Admit further dates after a failure."),
     click.option("--disable-retry", is_flag=True, help="Let the first failure of a task be final."),

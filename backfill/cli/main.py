@@ -27,6 +27,7 @@ _RUNNING, _PROCESSES, _HOUSE = "Backfills", "Processes", "Housekeeping"
 COMMANDS = {
     "run": Entry(_RUNNING, "backfill.cli.run:run", "Backfill a range of dates, here and now."),
     "submit": Entry(_RUNNING, "backfill.cli.run:submit", "Create a job and leave it to a coordinator."),
+    "plan": Entry(_RUNNING, "backfill.cli.plan:plan", "Show what `run` would do, and do none of it."),
     "resume": Entry(_RUNNING, "backfill.cli.run:resume", "Go on with a paused job, also after a crash."),
     "status": Entry(_RUNNING, "backfill.cli.jobs:status", "Show one job: progress, rate, time left, errors."),
     "tasks": Entry(_RUNNING, "backfill.cli.jobs:tasks", "List the task instances of a job."),

@@ -14,6 +14,7 @@ from backfill.cli.command import Command, is_verbose, log_format_option
 from backfill.cli.flags import BackfillFlags, backfill_flags
 from backfill.cli.output import Format, Show, output_option, show_record, showing_each, showing_now, unread_is_no_error
 from backfill.cli.parameters import JOB
+from backfill.cli.plan import plan_only
 from backfill.cli.prompt import confirm
 from backfill.cli.several import one_after_the_other
 from backfill.cli.summary import show_summary
@@ -57,8 +58,11 @@ def run(
     --treat-dag-id-as-regex one job follows the other, and one that does not end well stops the rest, unless
     --continue-on-failures.
     """
-    flags.check()
     settings = _settings(ctx, log_format)
+    if flags.dry_run:
+        plan_only(ctx, target, flags, settings, form, workers=workers)
+        return
+    flags.check()
     request = flags.request(verbose=is_verbose(ctx))
 
     def work(runtime: Runtime, loaded: LoadedDag, show: Show) -> int:
@@ -84,8 +88,11 @@ def submit(ctx: click.Context, target: str, flags: BackfillFlags, form: Format) 
     Takes the flags of `run` and prints the job's id. `backfill status` shows its progress. Jobs made by --treat-dag-id-as-regex do
     not wait for one another.
     """
-    flags.check()
     settings = _settings(ctx, None)
+    if flags.dry_run:
+        plan_only(ctx, target, flags, settings, form)
+        return
+    flags.check()
     request = flags.request(verbose=is_verbose(ctx))
 
     def work(runtime: Runtime, loaded: LoadedDag, show: Show) -> int:

@@ -342,8 +342,8 @@ class CeleryExecutor(BaseExecutor):
 
 
 def _description(queued: QueuedAttempt) -> str:
-    """Return the arguments that Flower shows; nothing in it is secret."""
+    """Return the arguments that Flower shows, in its list the first fifty letters; nothing in it is secret."""
     key = queued.attempt.key
-    shown = {"dag_id": key.dag_id, "task_id": key.task_id, "logical_date": queued.logical_date.isoformat()}
     index = {} if key.map_index == UNMAPPED else {"map_index": key.map_index}
-    return repr(shown | index | {"try_number": queued.attempt.try_number})
+    shown = {"logical_date": queued.logical_date.isoformat(), "try_number": queued.attempt.try_number}
+    return repr(index | shown | {"dag_id": key.dag_id, "task_id": key.task_id})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,25 +12,16 @@ from sqlalchemy.orm import Session
 from backfill.config import Settings
 from backfill.dag import DAG
 from backfill.dag.freeze import FrozenDag
-from backfill.dag.params import resolve_params
-from backfill.dag.subset import chosen_tasks
-from backfill.engine.graph import Graph
-from backfill.exceptions import RefusedError, UnknownPool, UsageError
-from backfill.jobs.admission import templates_for
+from backfill.exceptions import UsageError
 from backfill.jobs.backfill_job import BackfillJob
 from backfill.jobs.base_job import BaseJob
+from backfill.jobs.checks import CheckedRequest, check_request
 from backfill.jobs.clear import ClearCount, ClearScope, clear, count_clearable
-from backfill.jobs.course import compile_graph
-from backfill.jobs.planning import DatePlan, plan_dates, resolve_range, run_dates
-from backfill.jobs.policy import failure_budget
-from backfill.jobs.request import BackfillRequest
-from backfill.jobs.routing import executor_names
-from backfill.operators import SubDagOperator
+from backfill.jobs.planning import DatePlan, resolve_range
 from backfill.states import JobState
-from backfill.store import dags, dates, jobs, leases, pickles, pools
+from backfill.store import dags, dates, jobs, leases, pickles
 from backfill.store.database import Tx, database_now, repeat
 from backfill.store.job_rows import NewJob, insert_job
-from backfill.store.runs import TaskTemplate
 
 #: Asks the operator whether that may be cleared before the job begins; raises if not.
 ConfirmReset = Callable[[ClearScope, ClearCount], None]
@@ -62,20 +53,14 @@ def create(
     the same transaction clears what is chosen in the range, if that agrees (`--reset-dagruns`). Raises `UsageError` and
     `RefusedError` and their kin; a refused job leaves nothing behind.
     """
-    dag, request = _dag_of(job), job.request
-    chosen = check_request(dag, request)
-    graph = compile_graph(dag, request)
     draft = _Draft(
         job=job,
-        dag=dag,
+        checked=check_request(_dag_of(job), job.request, settings),
         settings=settings,
         frozen=frozen,
         dag_source=dag_source,
         holder=holder,
         reset=confirm_reset is not None,
-        chosen=chosen,
-        graph=graph,
-        templates=templates_for(dag, graph, request, settings.celery.queue),
     )
     if confirm_reset is not None:
         scope, count = repeat(engine, draft.look)  # whoever is asked must not keep a transaction open
@@ -89,16 +74,18 @@ class _Draft:
     """A job on its way into the database, after the checks that need none."""
 
     job: BackfillJob
-    dag: DAG
+    checked: CheckedRequest
     settings: Settings
     frozen: FrozenDag | None
     dag_source: dict[str, Any]
     holder: str | None
     #: What is chosen in the range is cleared with the job's creation.
     reset: bool
-    chosen: frozenset[str]
-    graph: Graph
-    templates: Sequence[TaskTemplate]
+
+    @property
+    def dag(self) -> DAG:
+        """The DAG of the job."""
+        return self.checked.dag
 
     def look(self, tx: Tx) -> tuple[ClearScope, ClearCount]:
         """Check what needs the database, and return what the job would clear."""
@@ -118,15 +105,18 @@ class _Draft:
         return CreatedJob(job_id, (*plan.notes, *self._clear(tx)), self._claim(tx, job_id))
 
     def _check(self, tx: Tx) -> DatePlan:
-        _check_pools(tx, self.dag, self.job.request, self.chosen)
-        return _plan(tx, self.dag, self.job.request, self.templates, reset=self.reset)
+        return self.checked.plan(tx, reset=self.reset)
 
     def _row(self, plan: DatePlan) -> NewJob:
         asked = self.job.request.to_json()
         return NewJob(
             job_type="BackfillJob",
             dag_id=self.dag.dag_id,
-            params={**asked, "task_ids": list(self.graph.task_ids), "rows_per_run": len(self.templates)},
+            params={
+                **asked,
+                "task_ids": list(self.checked.graph.task_ids),
+                "rows_per_run": len(self.checked.templates),
+            },
             dag_pickle_hash=self.frozen.hash if self.frozen else None,
             dag_source=self.dag_source,
             total_runs=len(plan.dates),
@@ -137,7 +127,7 @@ class _Draft:
 
     def _reset_scope(self, tx: Tx) -> ClearScope:
         start, end = resolve_range(self.dag, self.job.request, database_now(tx))
-        return ClearScope(dag=self.dag, start=start, end=end, task_ids=self.chosen)
+        return ClearScope(dag=self.dag, start=start, end=end, task_ids=frozenset(self.checked.graph.task_ids))
 
     def _clear(self, tx: Tx) -> tuple[str, ...]:
         if not self.reset:
@@ -163,74 +153,7 @@ def read_job(engine: Engine, job_id: int) -> BackfillJob:
     return job
 
 
-def check_request(dag: DAG, request: BackfillRequest) -> frozenset[str]:
-    """Check what needs no database, and return the chosen tasks. Raises `UsageError`, `RefusedError`."""
-    dag.validate()
-    chosen = chosen_tasks(dag, request.task_regex, request.ignore_dependencies)
-    if request.max_active_runs is not None and request.max_active_runs < 1:
-        raise UsageError(f"max_active_runs is {request.max_active_runs}; it takes a whole number from 1.")
-    if request.max_failures is not None:
-        failure_budget(request.max_failures, planned=1)
-    if request.delay_on_limit_secs <= 0:
-        raise UsageError(f"delay_on_limit_secs is {request.delay_on_limit_secs}; it takes seconds above 0.")
-    _check_params(dag, request, chosen)
-    _check_operators(dag, chosen)
-    executor_names(dag, request)
-    if request.run_backwards:
-        _refuse_backwards(dag, chosen)
-    return chosen
-
-
 def _dag_of(job: BackfillJob) -> DAG:
     if job.dag is None:
         raise ValueError("a job read from its row cannot be created again")
     return job.dag
-
-
-def _check_params(dag: DAG, request: BackfillRequest, chosen: frozenset[str]) -> None:
-    for task_id in sorted(chosen):
-        resolve_params(dag, dag.task_dict[task_id], request.conf or {})
-
-
-def _check_operators(dag: DAG, chosen: frozenset[str]) -> None:
-    for task_id in sorted(chosen):
-        task = dag.task_dict[task_id]
-        if isinstance(task, SubDagOperator):
-            raise UsageError(
-                f"Task {task_id!r} of DAG {dag.dag_id!r} is a SubDagOperator, which cannot be backfilled yet; use a task group."
-            )
-
-
-def _refuse_backwards(dag: DAG, chosen: frozenset[str]) -> None:
-    tasks = [dag.task_dict[task_id] for task_id in sorted(chosen)]
-    names = [task.task_id for task in tasks if task.depends_on_past or task.wait_for_downstream]
-    if names:
-        raise RefusedError(
-            f"DAG {dag.dag_id!r} cannot run backwards: {', '.join(names)} depend on the past; leave out --run-backwards."
-        )
-
-
-def _check_pools(session: Tx, dag: DAG, request: BackfillRequest, chosen: frozenset[str]) -> None:
-    sizes = {pool.pool: pool.slots for pool in pools.list_pools(session)}
-    for task_id in sorted(chosen):
-        task = dag.task_dict[task_id]
-        name = request.pool or task.pool
-        if name not in sizes:
-            whose = "--pool names" if request.pool else f"Task {task_id!r} of DAG {dag.dag_id!r} names"
-            raise UnknownPool(
-                f"{whose} the pool {name!r}, which does not exist; make it with `backfill pools set {name} SLOTS`."
-            )
-        if 0 < sizes[name] < task.pool_slots:
-            raise UnknownPool(
-                f"Task {task_id!r} of DAG {dag.dag_id!r} takes {task.pool_slots} slots of the pool {name!r}, which has {sizes[name]}; "
-                f"enlarge it with `backfill pools set {name} {task.pool_slots}`."
-            )
-
-
-def _plan(tx: Tx, dag: DAG, request: BackfillRequest, templates: Sequence[TaskTemplate], *, reset: bool) -> DatePlan:
-    due, notes = run_dates(dag, request, database_now(tx))
-    chosen = {template.task_id for template in templates}
-    found = dates.select_dates_found(
-        tx, dag.dag_id, [date.logical_date for date in due], templates, other_tasks=dag.task_dict.keys() - chosen
-    )
-    return plan_dates(dag, request, due, notes, {there.logical_date: there for there in found}, reset=reset)

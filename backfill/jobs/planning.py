@@ -17,11 +17,25 @@ from backfill.timetables import RunDate
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOutDate:
+    """A date of the range that the job does not take on."""
+
+    date: RunDate
+    #: Why, as a clause.
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class DatePlan:
-    """The dates of a job in the order of admission, and one note for each reason why dates were left out."""
+    """The dates of a job in the order of admission, and those that were left out."""
 
     dates: tuple[PlannedDate, ...]
-    notes: tuple[str, ...]
+    left_out: tuple[LeftOutDate, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One note for each reason why dates were left out, with their number (S2.4)."""
+        return _notes(self.left_out)
 
 
 def resolve_range(dag: DAG, request: BackfillRequest, now: datetime) -> tuple[datetime, datetime]:
@@ -35,8 +49,8 @@ def resolve_range(dag: DAG, request: BackfillRequest, now: datetime) -> tuple[da
     return start, end
 
 
-def run_dates(dag: DAG, request: BackfillRequest, now: datetime) -> tuple[list[RunDate], list[str]]:
-    """Return the dates that are due, in the job's direction, and notes on those left out (S2.2, S2.4, S2.5)."""
+def run_dates(dag: DAG, request: BackfillRequest, now: datetime) -> tuple[list[RunDate], list[LeftOutDate]]:
+    """Return the dates that are due, in the job's direction, and those left out (S2.2, S2.4, S2.5)."""
     start, end = resolve_range(dag, request, now)
     given = list(dag.timetable.run_dates(start, end))
     if not given and request.run_at_least_once:
@@ -44,27 +58,24 @@ def run_dates(dag: DAG, request: BackfillRequest, now: datetime) -> tuple[list[R
             raise UsageError(f"The start date {start.isoformat()} lies in the future; a run cannot be made for it yet.")
         return [RunDate(start, start, end)], []
     dag_end = as_utc(dag.end_date) if dag.end_date else None
-    due, late, unfinished = [], 0, 0
+    due: list[RunDate] = []
+    late: list[LeftOutDate] = []
+    unfinished: list[LeftOutDate] = []
     for date in given:
         if dag_end is not None and date.logical_date > dag_end:
-            late += 1
+            late.append(LeftOutDate(date, f"after the DAG's end_date {dag_end.isoformat()}"))
         elif date.data_interval_end > now:
-            unfinished += 1
+            unfinished.append(LeftOutDate(date, "the data interval is not over yet"))
         else:
             due.append(date)
-    notes = []
-    if late and dag_end is not None:
-        notes.append(f"{_dates(late)} left out: after the DAG's end_date {dag_end.isoformat()}.")
-    if unfinished:
-        notes.append(f"{_dates(unfinished)} left out: the data interval is not over yet.")
-    return (due[::-1] if request.run_backwards else due), notes
+    return (due[::-1] if request.run_backwards else due), late + unfinished
 
 
 def plan_dates(
     dag: DAG,
     request: BackfillRequest,
     due: Sequence[RunDate],
-    notes: Iterable[str],
+    left_out: Iterable[LeftOutDate],
     found: Mapping[datetime, DateFound],
     *,
     reset: bool = False,
@@ -76,12 +87,13 @@ def plan_dates(
     for date in due:
         _refuse_if_owned(dag, found.get(date.logical_date))
     planned: list[PlannedDate] = []
-    left_out: Counter[str] = Counter()
+    all_left_out = list(left_out)
     for date in due:
         there = found.get(date.logical_date)
         action = _action(there, request, reset=reset)
         if action is None:
-            left_out[f"--reprocess {request.reprocess} keeps runs in state {there.state if there else ''}"] += 1
+            reason = f"--reprocess {request.reprocess} keeps runs in state {there.state if there else ''}"
+            all_left_out.append(LeftOutDate(date, reason))
             continue
         planned.append(
             PlannedDate(
@@ -93,10 +105,14 @@ def plan_dates(
                 dag_run_id=there.dag_run_id if there else None,
             )
         )
-    all_notes = (*notes, *(f"{_dates(count)} left out: {reason}." for reason, count in left_out.items()))
     if not planned:
-        raise NothingToDo(_nothing_left(dag, request, all_notes))
-    return DatePlan(tuple(planned), all_notes)
+        raise NothingToDo(_nothing_left(dag, request, _notes(all_left_out)))
+    return DatePlan(tuple(planned), tuple(all_left_out))
+
+
+def _notes(left_out: Iterable[LeftOutDate]) -> tuple[str, ...]:
+    reasons = Counter(date.reason for date in left_out)
+    return tuple(f"{_dates(count)} left out: {reason}." for reason, count in reasons.items())
 
 
 def _nothing_left(dag: DAG, request: BackfillRequest, notes: Sequence[str]) -> str:

@@ -229,3 +229,11 @@ _NOW = text("select clock_timestamp()")
 def database_now(tx: Tx) -> datetime:
     """Return the present time by the database's clock, by which all machines compare (S0.2)."""
     return cast("datetime", tx.execute(_NOW).scalar_one())
+
+
+_READ_ONLY = text("set transaction isolation level repeatable read, read only")
+
+
+def read_only(tx: Tx) -> None:
+    """Let the transaction, in which nothing was asked yet, see one moment of the database and write nothing."""
+    tx.execute(_READ_ONLY)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row
 
+from backfill.clock import as_utc
 from backfill.facts import PreviousRun
 from backfill.store.database import Tx
 from backfill.store.statements import statement
 
 # The latest earlier run bounds the search for a later date that some job has yet to run: the many dates that a job has
 # finished are never looked at.
-_SELECT_PREVIOUS = statement(
-    """
+_PREVIOUS = """
     with asked as (
-        select id, logical_date from dag_run where id = any(cast(:dag_run_ids as bigint[]))
+        $asked
     ),
     previous as (
         select asked.id as asked_id, asked.logical_date as asked_date, coalesce(to_run.logical_date, made.logical_date) as logical_date
@@ -56,7 +57,13 @@ _SELECT_PREVIOUS = statement(
         where ti.dag_run_id = run.id and ti.task_id = task.task_id and ti.state <> 'removed'
     ) there on true
     where previous.logical_date is not null
-    """
+"""
+_SELECT_PREVIOUS = statement(
+    _PREVIOUS, asked="select id, logical_date from dag_run where id = any(cast(:dag_run_ids as bigint[]))"
+)
+_SELECT_PREVIOUS_OF_DATES = statement(
+    _PREVIOUS,
+    asked="select logical_date as id, logical_date from unnest(cast(:dates as timestamptz[])) as date (logical_date)",
 )
 
 
@@ -68,10 +75,23 @@ def select_previous_runs(
     P is the latest earlier date with a run other than a manual one, or still to be run by an active job. `task_ids` are those that depend on their past and, where that asks for them, their direct downstream tasks.
     """
     parameters = {"dag_id": dag_id, "dag_run_ids": list(dag_run_ids), "task_ids": list(task_ids)}
-    by_run: dict[int, list[Row[Any]]] = {}
-    for row in tx.execute(_SELECT_PREVIOUS, parameters):
-        by_run.setdefault(row.asked_id, []).append(row)
-    return {dag_run_id: _previous_run(rows) for dag_run_id, rows in by_run.items()}
+    return _by_asked(tx.execute(_SELECT_PREVIOUS, parameters))
+
+
+def select_previous_of_dates(
+    tx: Tx, dag_id: str, dates: Sequence[datetime], task_ids: Collection[str]
+) -> dict[datetime, PreviousRun]:
+    """Return P of S4.9, by date, for each of `dates` that has one; they need no run yet."""
+    parameters = {"dag_id": dag_id, "dates": list(dates), "task_ids": list(task_ids)}
+    found: dict[datetime, PreviousRun] = _by_asked(tx.execute(_SELECT_PREVIOUS_OF_DATES, parameters))
+    return {as_utc(date): run for date, run in found.items()}
+
+
+def _by_asked(rows: Iterable[Row[Any]]) -> dict[Any, PreviousRun]:
+    by_asked: dict[Any, list[Row[Any]]] = {}
+    for row in rows:
+        by_asked.setdefault(row.asked_id, []).append(row)
+    return {asked: _previous_run(found) for asked, found in by_asked.items()}
 
 
 def _previous_run(rows: Sequence[Row[Any]]) -> PreviousRun:

@@ -147,10 +147,10 @@ def test_a_message_carries_the_attempt_to_its_queue(executor: CeleryExecutor, se
 def test_flower_can_show_a_message_readably(executor: CeleryExecutor, server: redis.Redis) -> None:
     executor.queue_task_instances([queued("load", number=1), queued("load", number=2, map_index=3)])
     shown = [message["headers"] for message in messages(server)]
-    plain = f"{{'dag_id': 'sales', 'task_id': 'load', 'logical_date': '{DATE.isoformat()}', 'try_number': 1}}"
+    plain = f"{{'logical_date': '{DATE.isoformat()}', 'try_number': 1, 'dag_id': 'sales', 'task_id': 'load'}}"
     assert [headers["shadow"] for headers in shown] == ["sales.load"] * 2
     assert shown[0]["kwargsrepr"] == plain
-    assert shown[1]["kwargsrepr"] == plain.replace("'try", "'map_index': 3, 'try")
+    assert shown[1]["kwargsrepr"] == plain.replace("{", "{'map_index': 3, ")
 
 
 def test_readable_names_can_be_turned_off(broker_url: str, server: redis.Redis) -> None:

@@ -234,8 +234,6 @@ def test_without_a_date_no_dag_is_loaded(runtime: FakeRuntime, monkeypatch: pyte
         ([*RANGE, "--reprocess", "all"], "'all' is not one of 'none', 'failed', 'completed'"),
         ([*RANGE, "-S", "/nowhere"], "'/nowhere' does not exist"),
         ([*RANGE, "--reset-dagrun"], "No such option '--reset-dagrun'"),
-        ([*RANGE, "-n"], "--dry-run is not available in this version; run the command without it."),
-        ([*RANGE, "--dry-run"], "--dry-run is not available in this version; run the command without it."),
         ([*RANGE, "--reset-dagruns", "--reprocess", "none"], "--reset-dagruns clears the runs that --reprocess none leaves out; leave out one of the two."),
     ],
 )  # fmt: skip
