@@ -17,18 +17,19 @@ from sqlalchemy import Engine
 
 from backfill import executors, migrations
 from backfill.config import Settings, load_settings, signing_key
-from backfill.coordinator.broker import a_worker_listens, check_broker
+from backfill.coordinator.broker import a_worker_listens, check_broker, wake_holder
 from backfill.coordinator.daemon import Coordinator
 from backfill.coordinator.drive import drive, leaving_it_resumable, pause
 from backfill.coordinator.lease import HeldLease, holder_name
 from backfill.coordinator.local_workers import LocalWorkers
+from backfill.coordinator.orders import pause_job, read_row
 from backfill.coordinator.takeover import take_over
 from backfill.dag import DAG
 from backfill.dag.freeze import FrozenDag, freeze, thaw
 from backfill.dag.loader import LoadedDag, find_dag
 from backfill.embedded import Endpoints, Servers
 from backfill.exceptions import FrozenDagError, NothingToDo, ServiceUnavailable
-from backfill.executors import BaseExecutor
+from backfill.executors import BaseExecutor, CeleryExecutor
 from backfill.executors.environment import settings_environment
 from backfill.jobs import BackfillJob
 from backfill.jobs.base_job import Workplace
@@ -112,6 +113,7 @@ class Runtime:
             holder=holder_name(),
             settings=self.settings,
             tell=lambda text: self.telemetry.emit(Note(job.id, text)),
+            wake=lambda: self._wake_holder(job.id),
         )
         if lease is not None:
             self._leases[job.id] = lease
@@ -124,11 +126,17 @@ class Runtime:
         """
         lease = self._leases.pop(job.id)
         try:
-            return self._drive_under(job, lease, resumed=resume)
+            return self._drive_under(job, lease, resumed=resume, lifts_pause=resume)
         except ServiceUnavailable:
             with suppress(ServiceUnavailable):  # where only the broker is away nobody has to wait for the lease
                 lease.release(attempts=1)
             raise
+
+    def pause(self, job_id: int) -> bool:
+        """Let nothing more of a job be started (S11.1); False: it is paused already. Raises as `orders.pause_job` says."""
+        paused = pause_job(self.engine, job_id)
+        self._wake_holder(job_id)
+        return paused
 
     def report(self, job_id: int) -> Report:
         """Return state, counts and errors of a job as its rows are now, whoever drives it."""
@@ -183,7 +191,17 @@ class Runtime:
         while self._leases:
             pause(self.engine, self._leases.popitem()[1])
 
-    def _drive_under(self, job: BackfillJob, lease: HeldLease, *, resumed: bool) -> Report:
+    def _wake_holder(self, job_id: int) -> None:
+        """Have the holder of a job look at its row now, which without a broker it does at its next heartbeat."""
+        job = read_row(self.engine, job_id)
+        lives = job.heartbeat_age is not None and job.heartbeat_age < self.settings.lease_timeout
+        if not lives or job.params.get("executor") != CeleryExecutor.name:
+            return
+        with suppress(ServiceUnavailable):
+            self.reach_broker()
+            wake_holder(self.broker_url, job_id)
+
+    def _drive_under(self, job: BackfillJob, lease: HeldLease, *, resumed: bool, lifts_pause: bool = False) -> Report:
         if self._local_workers is not None:
             job.control.before_leaving_at_once(self._local_workers.kill)
         with leaving_it_resumable(self.engine, lease):
@@ -196,7 +214,7 @@ class Runtime:
                 database_url=self.database_url,
                 broker_url=self.broker_url,
             )
-        return drive(job, workplace, lease, resumed=resumed)
+        return drive(job, workplace, lease, resumed=resumed, lifts_pause=lifts_pause)
 
     def _executors_for(self, job: BackfillJob) -> dict[str, BaseExecutor]:
         """Return the executors that a chosen task uses (S1.6), by name."""

@@ -26,6 +26,7 @@ COMMANDS = {
     "run": Entry(_RUNNING, "backfill.cli.run:run", "Backfill a range of dates, here and now."),
     "submit": Entry(_RUNNING, "backfill.cli.run:submit", "Create a job and leave it to a coordinator."),
     "resume": Entry(_RUNNING, "backfill.cli.run:resume", "Go on with a paused job, also after a crash."),
+    "pause": Entry(_RUNNING, "backfill.cli.control:pause", "Start nothing more of a job."),
     "status": Entry(_RUNNING, "backfill.cli.jobs:status", "Show one job: progress, rate, time left, errors."),
     "tasks": Entry(_RUNNING, "backfill.cli.jobs:tasks", "List the task instances of a job."),
     "list": Entry(_RUNNING, "backfill.cli.jobs:list_jobs", "List the jobs, newest first."),

@@ -36,7 +36,7 @@ from backfill.jobs.task_status import DagRunTaskStatus, TaskInstance
 from backfill.jobs.timeouts import attempts_to_stop
 from backfill.keys import TaskInstanceKey
 from backfill.messages import DagSource
-from backfill.states import ENDED_BADLY, FINISHED, Reprocess, TaskInstanceState
+from backfill.states import ENDED_BADLY, FINISHED, JobState, Reprocess, TaskInstanceState
 from backfill.store import recovery, task_instances
 from backfill.store.dates import PlannedDate
 from backfill.telemetry import Dispatched, Event, Note, RunAdmitted, RunSettled
@@ -464,11 +464,13 @@ class BackfillJob(BaseJob):
             self._tell(progress(self, self.course, ti_status))
 
     def _obey(self, ti_status: DagRunTaskStatus, session: Session | None) -> None:
-        """Keep the lease, and carry out a pause or an interrupt (S1.4, S11)."""
+        """Keep the lease, and carry out a pause or an interrupt (S1.4, S11). Whoever wakes the loop has written its wish."""
         lease: Lease = self.at_work().lease
-        lease.renew_if_due()
+        lease.renew_if_due(at_once=self.at_work().mailbox.was_woken())
 
         def take_back() -> None:
+            if lease.control.state == JobState.PAUSED:
+                self._tell(Note(self.id, f"Job {self.id} is paused: nothing more is started until it is resumed."))
             self._observe(ti_status, self._reconciler.take_back_unclaimed(ti_status.running, session))
 
         self.control.obey(

@@ -98,6 +98,20 @@ def set_job_state_if(
     return tx.execute(_SET_STATE, parameters).one_or_none() is not None
 
 
+_PAUSE = statement(
+    """
+    update job set state = 'paused'
+    where id = :job_id and state in ('queued', 'running') and not cancel_requested
+    returning id
+    """
+)
+
+
+def pause_if_going_on(tx: Tx, job_id: int) -> bool:
+    """Pause a job that is `queued` or `running` and not being cancelled (S11.1); return whether it was."""
+    return tx.execute(_PAUSE, {"job_id": job_id}).one_or_none() is not None
+
+
 _REQUEST_CANCEL = statement(
     """
     with moved as (
