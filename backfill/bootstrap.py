@@ -22,25 +22,27 @@ from backfill.coordinator.daemon import Coordinator
 from backfill.coordinator.drive import drive, leaving_it_resumable, pause
 from backfill.coordinator.lease import HeldLease, holder_name
 from backfill.coordinator.local_workers import LocalWorkers
-from backfill.coordinator.orders import pause_job, read_row
+from backfill.coordinator.orders import await_cancelled, pause_job, read_row, request_cancel
 from backfill.coordinator.takeover import take_over
 from backfill.dag import DAG
 from backfill.dag.freeze import FrozenDag, freeze, thaw
 from backfill.dag.loader import LoadedDag, find_dag
 from backfill.embedded import Endpoints, Servers
 from backfill.exceptions import FrozenDagError, NothingToDo, ServiceUnavailable
-from backfill.executors import BaseExecutor, CeleryExecutor
+from backfill.executors import BaseExecutor
 from backfill.executors.environment import settings_environment
 from backfill.jobs import BackfillJob
 from backfill.jobs.base_job import Workplace
+from backfill.jobs.cancel import Cancellation
 from backfill.jobs.conclusion import job_report
 from backfill.jobs.control import Control
 from backfill.jobs.creation import create, read_job
 from backfill.jobs.report import Report
 from backfill.jobs.request import BackfillRequest
 from backfill.jobs.routing import executor_names
+from backfill.messages import DagSource
 from backfill.states import JobState
-from backfill.store import pickles
+from backfill.store import pickles, recovery
 from backfill.store.database import create_engine, database_now, repeat
 from backfill.telemetry import Note, Telemetry
 
@@ -138,6 +140,26 @@ class Runtime:
         self._wake_holder(job_id)
         return paused
 
+    def cancel(self, job_id: int) -> bool:
+        """End a job for good, and wait until nothing of it runs any more (S11.5); False: it is cancelled already.
+
+        Its holder does that; without a living one this process takes the lease. Raises as `orders.request_cancel` and
+        `orders.await_cancelled` say.
+        """
+        if not request_cancel(self.engine, job_id):
+            return False
+        self._wake_holder(job_id)
+        lease = await_cancelled(
+            self.engine,
+            job_id,
+            holder=holder_name(),
+            settings=self.settings,
+            tell=lambda text: self.telemetry.emit(Note(job_id, text)),
+        )
+        if lease is not None:
+            self._cancel_under(lease)
+        return True
+
     def report(self, job_id: int) -> Report:
         """Return state, counts and errors of a job as its rows are now, whoever drives it."""
         return repeat(self.engine, lambda tx: job_report(tx, job_id))
@@ -195,7 +217,7 @@ class Runtime:
         """Have the holder of a job look at its row now, which without a broker it does at its next heartbeat."""
         job = read_row(self.engine, job_id)
         lives = job.heartbeat_age is not None and job.heartbeat_age < self.settings.lease_timeout
-        if not lives or job.params.get("executor") != CeleryExecutor.name:
+        if not lives or job.params.get("executor") != "celery":
             return
         with suppress(ServiceUnavailable):
             self.reach_broker()
@@ -205,16 +227,41 @@ class Runtime:
         if self._local_workers is not None:
             job.control.before_leaving_at_once(self._local_workers.kill)
         with leaving_it_resumable(self.engine, lease):
-            workplace = Workplace(
-                engine=self.engine,
-                settings=self.settings,
-                telemetry=self.telemetry,
-                lease=lease,
-                executors=self._executors_for(job),
-                database_url=self.database_url,
-                broker_url=self.broker_url,
-            )
+            workplace = self._workplace(lease, self._executors_for(job))
         return drive(job, workplace, lease, resumed=resumed, lifts_pause=lifts_pause)
+
+    def _cancel_under(self, lease: HeldLease) -> None:
+        """Cancel a job whose holder has died, by its rows; the lease is free again if that is broken off."""
+        try:
+            in_flight = repeat(self.engine, lambda tx: recovery.select_in_flight(tx, lease.job_id))
+            celery = any(each.executor == "celery" for each in in_flight)
+            with ExitStack() as at_the_end:
+                workplace = self._workplace(lease, self._reachable_executors() if celery else {})
+                workplace.start_executors(DagSource(read_row(self.engine, lease.job_id).dag_id), at_the_end)
+                Cancellation(lease.job_id, workplace).carry_out()
+        except BaseException:
+            lease.release()
+            raise
+
+    def _reachable_executors(self) -> dict[str, BaseExecutor]:
+        """Return the executor that reaches remote workers, if the broker answers; what runs looks at its row in any case."""
+        try:
+            self.reach_broker()
+        except ServiceUnavailable as error:
+            logger.warning("%s", error)
+            return {}
+        return {"celery": executors.load("celery")}
+
+    def _workplace(self, lease: HeldLease, available: dict[str, BaseExecutor]) -> Workplace:
+        return Workplace(
+            engine=self.engine,
+            settings=self.settings,
+            telemetry=self.telemetry,
+            lease=lease,
+            executors=available,
+            database_url=self.database_url,
+            broker_url=self.broker_url,
+        )
 
     def _executors_for(self, job: BackfillJob) -> dict[str, BaseExecutor]:
         """Return the executors that a chosen task uses (S1.6), by name."""

@@ -23,6 +23,7 @@ from backfill.facts import RunFacts, TaskInstanceFacts
 from backfill.jobs.admission import Admission, OpenedRuns
 from backfill.jobs.base_job import BaseJob, Lease, Workplace
 from backfill.jobs.callbacks import RunCallbacks
+from backfill.jobs.cancel import Cancellation
 from backfill.jobs.conclusion import collect_errors, conclude, progress, tell_ends
 from backfill.jobs.control import Control
 from backfill.jobs.course import Course
@@ -173,6 +174,8 @@ class BackfillJob(BaseJob):
             self._execute_for_run_dates(
                 self.course.admission, ti_status, executor, self.dag_pickle_hash, self.request.start_date, session
             )
+            if self._is_cancelled:
+                return Cancellation(self.id, self.at_work(), check=self.control.check).carry_out()
             self._end_runs(self.course.stuck_outcomes(ti_status), ti_status, session)
             self._set_unfinished_dag_runs_to_failed(ti_status.active_runs.values(), session)
             ti_status.rest()
@@ -222,12 +225,18 @@ class BackfillJob(BaseJob):
 
     def _is_over(self, run_dates: Admission) -> bool:
         """Return whether no further date will be admitted and no task instance can go any more (S9.4)."""
+        if self._is_cancelled:
+            return True
         if not self._dispatches:
             return False  # a pause ends by the operator's word
         if not self.course.policy.dispatches:
             return self.course.window.counts().running == 0
         more_dates = self.course.policy.admits and not run_dates.exhausted
         return self.course.at_rest and not (more_dates and run_dates.may_find_room)
+
+    @property
+    def _is_cancelled(self) -> bool:
+        return self.at_work().lease.control.cancel_requested
 
     @property
     def _dispatches(self) -> bool:

@@ -117,8 +117,8 @@ _REQUEST_CANCEL = statement(
     with moved as (
         update job
         set cancel_requested = true,
-            state = case when state = 'queued' then 'cancelled' else state end,
-            end_date = case when state = 'queued' then statement_timestamp() end
+            state = case when state = 'queued' and lease_holder is null then 'cancelled' else state end,
+            end_date = case when state = 'queued' and lease_holder is null then statement_timestamp() end
         where id = :job_id and state in $active_job
         returning id, state, cancel_requested
     ),
@@ -130,7 +130,7 @@ _REQUEST_CANCEL = statement(
 
 
 def request_cancel_if_active(tx: Tx, job_id: int) -> JobControl | None:
-    """Ask the holder to cancel the job; one that is `queued` becomes `cancelled` at once (S11.5).
+    """Ask the holder to cancel the job; one that is `queued`, and that nobody is about to drive, is `cancelled` at once (S11.5).
 
     Returns what the job is now; None: it is not active.
     """
