@@ -87,6 +87,7 @@ def test_a_paused_job_is_cancelled_by_its_holder(stage: Stage, rows: Rows) -> No
     assert (rows.job.state, rows.states()) == ("cancelled", {"failed": 2, "none": 4})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], ["--local"]], ids=["celery", "local"])
 def test_a_task_that_will_not_stop_is_killed(stage: Stage, rows: Rows, flags: list[str]) -> None:
     (stage.here / "stubborn").touch()
