@@ -17,11 +17,12 @@ from sqlalchemy import Engine
 
 from backfill import executors, migrations
 from backfill.config import Settings, load_settings, signing_key
-from backfill.coordinator.broker import a_worker_listens, check_broker
+from backfill.coordinator.broker import a_worker_listens, check_broker, wake_holder
 from backfill.coordinator.daemon import Coordinator
 from backfill.coordinator.drive import drive, leaving_it_resumable, pause
 from backfill.coordinator.lease import HeldLease, holder_name
 from backfill.coordinator.local_workers import LocalWorkers
+from backfill.coordinator.orders import await_cancelled, pause_job, read_row, request_cancel
 from backfill.coordinator.takeover import take_over
 from backfill.dag import DAG
 from backfill.dag.freeze import FrozenDag, freeze, thaw
@@ -32,6 +33,7 @@ from backfill.executors import BaseExecutor
 from backfill.executors.environment import settings_environment
 from backfill.jobs import BackfillJob
 from backfill.jobs.base_job import Workplace
+from backfill.jobs.cancel import Cancellation
 from backfill.jobs.checks import check_request
 from backfill.jobs.conclusion import job_report
 from backfill.jobs.control import Control
@@ -40,8 +42,9 @@ from backfill.jobs.outlook import Outlook, look_ahead
 from backfill.jobs.report import Report
 from backfill.jobs.request import BackfillRequest
 from backfill.jobs.routing import executor_names
+from backfill.messages import DagSource
 from backfill.states import JobState
-from backfill.store import pickles
+from backfill.store import pickles, recovery
 from backfill.store.database import create_engine, database_now, repeat
 from backfill.telemetry import Note, Telemetry
 
@@ -139,6 +142,7 @@ class Runtime:
             holder=holder_name(),
             settings=self.settings,
             tell=lambda text: self.telemetry.emit(Note(job.id, text)),
+            wake=lambda: self._wake_holder(job.id),
         )
         if lease is not None:
             self._leases[job.id] = lease
@@ -151,11 +155,37 @@ class Runtime:
         """
         lease = self._leases.pop(job.id)
         try:
-            return self._drive_under(job, lease, resumed=resume)
+            return self._drive_under(job, lease, resumed=resume, lifts_pause=resume)
         except ServiceUnavailable:
             with suppress(ServiceUnavailable):  # where only the broker is away nobody has to wait for the lease
                 lease.release(attempts=1)
             raise
+
+    def pause(self, job_id: int) -> bool:
+        """Let nothing more of a job be started (S11.1); False: it is paused already. Raises as `orders.pause_job` says."""
+        paused = pause_job(self.engine, job_id)
+        self._wake_holder(job_id)
+        return paused
+
+    def cancel(self, job_id: int) -> bool:
+        """End a job for good, and wait until nothing of it runs any more (S11.5); False: it is cancelled already.
+
+        Its holder does that; without a living one this process takes the lease. Raises as `orders.request_cancel` and
+        `orders.await_cancelled` say.
+        """
+        if not request_cancel(self.engine, job_id):
+            return False
+        self._wake_holder(job_id)
+        lease = await_cancelled(
+            self.engine,
+            job_id,
+            holder=holder_name(),
+            settings=self.settings,
+            tell=lambda text: self.telemetry.emit(Note(job_id, text)),
+        )
+        if lease is not None:
+            self._cancel_under(lease)
+        return True
 
     def report(self, job_id: int) -> Report:
         """Return state, counts and errors of a job as its rows are now, whoever drives it."""
@@ -210,20 +240,55 @@ class Runtime:
         while self._leases:
             pause(self.engine, self._leases.popitem()[1])
 
-    def _drive_under(self, job: BackfillJob, lease: HeldLease, *, resumed: bool) -> Report:
+    def _wake_holder(self, job_id: int) -> None:
+        """Have the holder of a job look at its row now, which without a broker it does at its next heartbeat."""
+        job = read_row(self.engine, job_id)
+        lives = job.heartbeat_age is not None and job.heartbeat_age < self.settings.lease_timeout
+        if not lives or job.params.get("executor") != "celery":
+            return
+        with suppress(ServiceUnavailable):
+            self.reach_broker()
+            wake_holder(self.broker_url, job_id)
+
+    def _drive_under(self, job: BackfillJob, lease: HeldLease, *, resumed: bool, lifts_pause: bool = False) -> Report:
         if self._local_workers is not None:
             job.control.before_leaving_at_once(self._local_workers.kill)
         with leaving_it_resumable(self.engine, lease):
-            workplace = Workplace(
-                engine=self.engine,
-                settings=self.settings,
-                telemetry=self.telemetry,
-                lease=lease,
-                executors=self._executors_for(job),
-                database_url=self.database_url,
-                broker_url=self.broker_url,
-            )
-        return drive(job, workplace, lease, resumed=resumed)
+            workplace = self._workplace(lease, self._executors_for(job))
+        return drive(job, workplace, lease, resumed=resumed, lifts_pause=lifts_pause)
+
+    def _cancel_under(self, lease: HeldLease) -> None:
+        """Cancel a job whose holder has died, by its rows; the lease is free again if that is broken off."""
+        try:
+            in_flight = repeat(self.engine, lambda tx: recovery.select_in_flight(tx, lease.job_id))
+            celery = any(each.executor == "celery" for each in in_flight)
+            with ExitStack() as at_the_end:
+                workplace = self._workplace(lease, self._reachable_executors() if celery else {})
+                workplace.start_executors(DagSource(read_row(self.engine, lease.job_id).dag_id), at_the_end)
+                Cancellation(lease.job_id, workplace).carry_out()
+        except BaseException:
+            lease.release()
+            raise
+
+    def _reachable_executors(self) -> dict[str, BaseExecutor]:
+        """Return the executor that reaches remote workers, if the broker answers; what runs looks at its row in any case."""
+        try:
+            self.reach_broker()
+        except ServiceUnavailable as error:
+            logger.warning("%s", error)
+            return {}
+        return {"celery": executors.load("celery")}
+
+    def _workplace(self, lease: HeldLease, available: dict[str, BaseExecutor]) -> Workplace:
+        return Workplace(
+            engine=self.engine,
+            settings=self.settings,
+            telemetry=self.telemetry,
+            lease=lease,
+            executors=available,
+            database_url=self.database_url,
+            broker_url=self.broker_url,
+        )
 
     def _executors_for(self, job: BackfillJob) -> dict[str, BaseExecutor]:
         """Return the executors that a chosen task uses (S1.6), by name."""

@@ -116,6 +116,10 @@ class ExecutorEvent:
             raise MessageError(f"An event is broken: {error!r}.") from error
 
 
+#: Field of an entry of a job's stream that bears no event: the operator wants something, as the job's row says.
+ORDER = "order"
+
+
 def event_stream(job_id: int) -> str:
     """Return the name of the Redis stream that carries the events of a job."""
     return f"backfill:events:{job_id}"

@@ -84,6 +84,7 @@ class _Attempt:
             self._claim.attempt_id,
             claimed=claimed,
             lost=partial(interruption.fence, self._guard),
+            cancelled=partial(interruption.cancel, self._guard),
             overdue=self._give_up,
             lasting=partial(self._ledger.say_running, self._claim),
         ) as watch:

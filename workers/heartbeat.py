@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
 from backfill.exceptions import ConfigError
 from workers.deadman import DeadMansSwitch
@@ -22,7 +23,16 @@ def _nothing() -> None:
     """Do nothing."""
 
 
-Renew = Callable[[Sequence[str]], set[str]]
+class Renewal(NamedTuple):
+    """What the rows say when heartbeats are renewed, by attempt id."""
+
+    #: Those that are still current.
+    current: AbstractSet[str]
+    #: Of these, the ones whose job is being cancelled (S11.5): they stay current until they have ended.
+    cancelled: AbstractSet[str] = frozenset()
+
+
+Renew = Callable[[Sequence[str]], Renewal]
 
 
 def patience(*, interval: timedelta, timeout: timedelta) -> timedelta:
@@ -47,6 +57,8 @@ class Watch:
     renewed: float
     #: Called once, by the thread, when the attempt is not current any more.
     lost: Callable[[], None]
+    #: Called once, by the thread, when its job is being cancelled.
+    cancelled: Callable[[], None]
     #: Called once, by the thread, if the attempt is still watched at `due`.
     overdue: Callable[[], None]
     #: Called once, by the thread, after the first renewal.
@@ -55,13 +67,14 @@ class Watch:
     #: When the process is killed at the latest, whatever its heartbeat.
     killed_at: float | None = None
     is_lost: bool = False
+    is_cancelled: bool = False
     is_lasting: bool = False
 
 
 class Heartbeat:
     """Renews the heartbeat of each watched attempt `interval` after its claim and then every `interval`; else it sleeps.
 
-    `renew` takes attempt ids, writes their heartbeats and returns those that are current still; it raises if it cannot. `tick` is
+    `renew` takes attempt ids, writes their heartbeats and returns what their rows say; it raises if it cannot. `tick` is
     called each time the thread wakes, and says whether it wants to be called again though nothing is watched.
     """
 
@@ -98,6 +111,7 @@ class Heartbeat:
         *,
         claimed: float,
         lost: Callable[[], None],
+        cancelled: Callable[[], None] = _nothing,
         overdue: Callable[[], None] = _nothing,
         lasting: Callable[[], None] = _nothing,
     ) -> Iterator[Watch]:
@@ -105,7 +119,9 @@ class Heartbeat:
 
         `claimed` is a time before its claim was sent, when its heartbeat was certainly good.
         """
-        watch = Watch(attempt_id=attempt_id, renewed=claimed, lost=lost, overdue=overdue, lasting=lasting)
+        watch = Watch(
+            attempt_id=attempt_id, renewed=claimed, lost=lost, cancelled=cancelled, overdue=overdue, lasting=lasting
+        )
         with self._changed:
             self._watches.append(watch)
             self._rearm()
@@ -146,23 +162,26 @@ class Heartbeat:
             return
         sent = self.now()
         try:
-            current = self._renew([watch.attempt_id for watch in watches])
+            renewal = self._renew([watch.attempt_id for watch in watches])
         except Exception as error:  # noqa: BLE001  # whatever it is: the switch decides when it has lasted too long
             self._failing = True
             logger.warning("The heartbeat could not be renewed: %s", error)
         else:
             self._failing = False
-            self._note(watches, current, sent)
+            self._note(watches, renewal, sent)
 
-    def _note(self, watches: list[Watch], current: set[str], sent: float) -> None:
+    def _note(self, watches: list[Watch], renewal: Renewal, sent: float) -> None:
         calls: list[Callable[[], None]] = []
         with self._changed:
             for watch in watches:
-                if watch.attempt_id not in current:
+                if watch.attempt_id not in renewal.current:
                     watch.is_lost = True
                     calls += [watch.lost] if watch in self._watches else []
                     continue
                 watch.renewed = sent
+                if watch.attempt_id in renewal.cancelled and not watch.is_cancelled:
+                    watch.is_cancelled = True
+                    calls += [watch.cancelled] if watch in self._watches else []
                 if not watch.is_lasting:
                     watch.is_lasting = True
                     calls.append(watch.lasting)

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 PATIENCE = {
     StopReason.TERMINATED: timedelta(seconds=60),
     StopReason.FENCED: timedelta(seconds=60),
+    StopReason.CANCELLED: timedelta(seconds=10),
     StopReason.WORKER_STOPS: timedelta(seconds=10),
     StopReason.ORPHANED: timedelta(seconds=10),
 }
@@ -128,7 +129,8 @@ class Interruption:
         self._worker_stops = worker_stops
         self._parent = os.getppid()
         self._guard: Guard | None = None
-        self._fenced: Guard | None = None
+        #: What was ordered of one attempt by another thread of this process.
+        self._order: tuple[Guard, StopReason] | None = None
         #: Why the process was told to stop; the first reason counts. To be fenced concerns one attempt only.
         self.reason: StopReason | None = None
 
@@ -157,8 +159,12 @@ class Interruption:
 
     def fence(self, guard: Guard) -> None:
         """Stop the attempt of `guard` because it is not current any more, unless it has ended; for another thread."""
-        self._fenced = guard
-        os.kill(os.getpid(), signal.SIGTERM)
+        self._stop(guard, StopReason.FENCED)
+
+    def cancel(self, guard: Guard) -> None:
+        """Stop the attempt of `guard` because its job is cancelled, unless it has ended; for another thread."""
+        guard.killed_after(PATIENCE[StopReason.CANCELLED])  # also where the task has a signal handler of its own
+        self._stop(guard, StopReason.CANCELLED)
 
     def orphaned(self) -> bool:
         """Return whether the parent is gone."""
@@ -188,12 +194,16 @@ class Interruption:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == _PARENT_DIED and not self.orphaned():
             return  # a terminal that was closed, which is for the main process to judge
-        fenced, self._fenced = self._fenced, None
-        if fenced is None:
+        order, self._order = self._order, None
+        if order is None:
             self.reason = self.reason or self._why()
             self._interrupt(self.reason)
-        elif fenced is self._guard:
-            self._interrupt(StopReason.FENCED)
+        elif order[0] is self._guard:
+            self._interrupt(order[1])
+
+    def _stop(self, guard: Guard, reason: StopReason) -> None:
+        self._order = guard, reason
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _why(self) -> StopReason:
         if self.orphaned():

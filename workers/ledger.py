@@ -24,11 +24,13 @@ from backfill.store.attempts import (
     give_up_heartbeats,
     hand_back_if_running,
     renew_heartbeats,
+    select_cancelled,
     stop_run_after_failure,
 )
 from backfill.store.database import is_passing, repeat
 from backfill.store.task_instances import take_back_if_queued
 from workers.conclusion import Conclusion, Ended, Left
+from workers.heartbeat import Renewal
 from workers.outcome import HandedBack, Orphaned
 
 logger = logging.getLogger(__name__)
@@ -86,10 +88,11 @@ class Ledger:
         """Write how an attempt ended. Raises `ValueRefused` if the database will not have its values."""
         self._report(conclusion, self._patiently(lambda tx: _write(tx, conclusion)))
 
-    def renew(self, attempt_ids: Sequence[str]) -> set[str]:
-        """Renew heartbeats and return the attempts that are current; raises whatever goes wrong."""
+    def renew(self, attempt_ids: Sequence[str]) -> Renewal:
+        """Renew heartbeats and return what the rows say; raises whatever goes wrong."""
         with self._engine.begin() as tx:
-            return renew_heartbeats(tx, attempt_ids)
+            current = renew_heartbeats(tx, attempt_ids)
+            return Renewal(current, select_cancelled(tx, current))
 
     def say_running(self, claim: Claim) -> None:
         """Tell the coordinator that an attempt runs. Short ones end before that would help anybody (S8.1)."""

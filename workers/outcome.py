@@ -18,6 +18,8 @@ class StopReason(Enum):
     TERMINATED = "terminated"
     #: The worker shuts down: the attempt is handed back (S3.15).
     WORKER_STOPS = "worker stops"
+    #: The attempt's job is being cancelled: it fails, without a retry (S11.5).
+    CANCELLED = "its job is cancelled"
     #: The attempt is not current any more: nothing is written (S7.6).
     FENCED = "fenced"
     #: The worker's main process, or the coordinator that runs the task itself, is gone (S8.3).
@@ -99,6 +101,8 @@ def outcome_of(error: BaseException) -> Outcome:
             return Rescheduled(error.reschedule_date)
         case SystemExit(code=None | 0):
             return Succeeded()
+        case TaskStopped(reason=StopReason.CANCELLED):
+            return Failed(error, retryable=False)
         case TaskStopped():
             return _STOPS.get(error.reason, Failed(error))
         case _:
@@ -110,6 +114,8 @@ def error_text(error: BaseException) -> str:
     match error:
         case SystemExit():
             return f"the task ended with exit code {error.code!r}"
+        case TaskStopped(reason=StopReason.CANCELLED):
+            return "the job was cancelled"
         case TaskStopped():
             return "the task's process was told to stop (SIGTERM)"
         case _:

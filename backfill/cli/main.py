@@ -29,6 +29,8 @@ COMMANDS = {
     "submit": Entry(_RUNNING, "backfill.cli.run:submit", "Create a job and leave it to a coordinator."),
     "plan": Entry(_RUNNING, "backfill.cli.plan:plan", "Show what `run` would do, and do none of it."),
     "resume": Entry(_RUNNING, "backfill.cli.run:resume", "Go on with a paused job, also after a crash."),
+    "pause": Entry(_RUNNING, "backfill.cli.control:pause", "Start nothing more of a job."),
+    "cancel": Entry(_RUNNING, "backfill.cli.control:cancel", "End a job for good, with all that runs of it."),
     "status": Entry(_RUNNING, "backfill.cli.jobs:status", "Show one job: progress, rate, time left, errors."),
     "tasks": Entry(_RUNNING, "backfill.cli.jobs:tasks", "List the task instances of a job."),
     "list": Entry(_RUNNING, "backfill.cli.jobs:list_jobs", "List the jobs, newest first."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -14,6 +15,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from backfill.exceptions import ConfigError, ServiceUnavailable
+from backfill.executors.listener import KEY_LIFETIME
+from backfill.messages import ORDER, event_stream
 from backfill.store.database import mask_url
 
 #: Each worker renews a key of this name and its hostname for as long as it lives.
@@ -60,6 +63,14 @@ def check_broker(url: str) -> None:
                 f"The broker at {mask_url(url)} does not answer ({str(error).rstrip('.')}); "
                 "check that it runs and can be reached, then repeat the command."
             ) from error
+
+
+def wake_holder(url: str, job_id: int) -> None:
+    """Have the process that drives a job look at the job's row now; where the broker does not answer it does so by itself soon."""
+    stream = event_stream(job_id)
+    with contextlib.suppress(redis.RedisError), connect(url) as client:
+        client.xadd(stream, {ORDER: ""})
+        client.expire(stream, KEY_LIFETIME)
 
 
 def living_workers(url: str) -> list[WorkerPresence]:

@@ -24,13 +24,13 @@ from backfill.telemetry import JobEnded, JobStarted
 
 logger = logging.getLogger(__name__)
 
-#: States in which whoever has the lease begins to drive a job; a pause is lifted by that (S11.2).
-_TAKEN_FROM = frozenset({JobState.QUEUED, JobState.PAUSED})
 
-
-def drive(job: BackfillJob, workplace: Workplace, lease: HeldLease, *, resumed: bool) -> Report:
+def drive(
+    job: BackfillJob, workplace: Workplace, lease: HeldLease, *, resumed: bool, lifts_pause: bool = False
+) -> Report:
     """Drive `job` until it has settled, and leave it in the state that fits how the drive ended.
 
+    With `lifts_pause` the operator has resumed the job (S11.2); else one that was paused before the drive began stays so.
     Returns the report of a job that ended well; raises `BackfillUnfinished` for any other end, `Interrupted` after an
     interrupt (the job is paused), `LeaseLost` when another took over and `ServiceUnavailable` when database or broker stay
     away (nothing is written then), and anything else after pausing the job with the error's text (S1).
@@ -39,7 +39,7 @@ def drive(job: BackfillJob, workplace: Workplace, lease: HeldLease, *, resumed: 
         state = JobState.RUNNING
         workplace.telemetry.emit(JobStarted(job.id, job.dag_id, job.total_runs, resumed))
         try:
-            workplace.write(lambda tx: _begin(tx, lease))
+            workplace.write(lambda tx: _begin(tx, lease, lifts_pause=lifts_pause))
             job.take_up_work(workplace)
             report = job._execute()  # noqa: SLF001  # the name is fixed by the interface
             state = report.state
@@ -55,8 +55,9 @@ def drive(job: BackfillJob, workplace: Workplace, lease: HeldLease, *, resumed: 
     return report
 
 
-def _begin(tx: Tx, lease: HeldLease) -> None:
-    jobs.set_job_state_if(tx, lease.job_id, _TAKEN_FROM, JobState.RUNNING, epoch=lease.epoch)
+def _begin(tx: Tx, lease: HeldLease, *, lifts_pause: bool) -> None:
+    begins_from = {JobState.QUEUED, JobState.PAUSED} if lifts_pause else {JobState.QUEUED}
+    jobs.set_job_state_if(tx, lease.job_id, begins_from, JobState.RUNNING, epoch=lease.epoch)
     lease.fence(tx)  # so that the holder knows of it now, not with its next write
 
 

@@ -54,9 +54,9 @@ class HeldLease:
         self.control = leases.fence(tx, self.job_id, self.epoch)
         return self.control
 
-    def renew_if_due(self) -> JobControl | None:
-        """Renew the lease when its heartbeat is due, else return None; `LeaseLost` if it was taken over."""
-        if time.monotonic() < self._renew_at:
+    def renew_if_due(self, *, at_once: bool = False) -> JobControl | None:
+        """Renew the lease when its heartbeat is due or `at_once`, else return None; `LeaseLost` if it was taken over."""
+        if time.monotonic() < self._renew_at and not at_once:
             return None
         control = repeat(
             self._engine, lambda tx: leases.renew_lease_if_held(tx, self.job_id, self.epoch), attempts=ATTEMPTS

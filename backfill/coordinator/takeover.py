@@ -10,7 +10,8 @@ from sqlalchemy import Engine
 
 from backfill.config import Settings
 from backfill.coordinator.lease import HeldLease
-from backfill.exceptions import JobHeld, RefusedError, UsageError
+from backfill.coordinator.orders import name_of, read_row
+from backfill.exceptions import JobHeld, RefusedError
 from backfill.states import FINISHED_JOB, JobState
 from backfill.store import jobs
 from backfill.store.database import repeat
@@ -27,18 +28,19 @@ def take_over(
     holder: str,
     settings: Settings,
     tell: Callable[[str], object],
+    wake: Callable[[], object],
     wait: Callable[[float], object] = time.sleep,
 ) -> HeldLease | None:
     """Take the lease of a job, as soon as it is free; None: its holder lives, and goes on with the job that was paused.
 
-    Whether a holder lives shows within one heartbeat: if it renews its lease, the pause is lifted, or, where there was none, the
-    command is refused with `JobHeld`. If it does not, this waits for the lease to run out, and tells so in one sentence.
-    Raises `RefusedError` for a job that has ended.
+    Whether a holder lives shows within one heartbeat, or at once where `wake` reaches it: if it renews its lease, the pause is
+    lifted, or, where there was none, the command is refused with `JobHeld`. If it does not, this waits for the lease to run out,
+    and tells so in one sentence. Raises `RefusedError` for a job that has ended.
     """
     lease = HeldLease.take_if_free(engine, job_id, holder=holder, settings=settings)
     if lease is not None:
         return lease
-    held = _read(engine, job_id)
+    held = read_row(engine, job_id)
     if held.state in FINISHED_JOB:
         raise RefusedError(
             f"Job {job_id} has ended as {held.state} and cannot be resumed; "
@@ -46,24 +48,18 @@ def take_over(
         )
     lifted = held.state == JobState.PAUSED and _lift_pause(engine, job_id)
     tell(_waiting(held, settings.lease_timeout))
+    wake()
     while lease is None:
         wait(settings.coordinator.heartbeat_interval.total_seconds() / _LOOKS_PER_HEARTBEAT)
-        now = _read(engine, job_id)
+        now = read_row(engine, job_id)
         if _gave_a_sign_of_life(held, now):
             if lifted:
                 return None
             raise JobHeld(
-                f"Job {job_id} is driven by {_name(now.lease_holder)}; `backfill status {job_id}` shows how it goes on."
+                f"Job {job_id} is driven by {name_of(now.lease_holder)}; `backfill status {job_id}` shows how it goes on."
             )
         lease = HeldLease.take_if_free(engine, job_id, holder=holder, settings=settings)
     return lease
-
-
-def _read(engine: Engine, job_id: int) -> JobRow:
-    row = repeat(engine, lambda tx: jobs.select_job(tx, job_id))
-    if row is None:
-        raise UsageError(f"There is no job {job_id}; `backfill list` shows those that exist.")
-    return row
 
 
 def _gave_a_sign_of_life(before: JobRow, now: JobRow) -> bool:
@@ -82,12 +78,6 @@ def _waiting(held: JobRow, timeout: timedelta) -> str:
     age = held.heartbeat_age or timedelta()
     left = max(0, round((timeout - age).total_seconds()))
     return (
-        f"Job {held.id} is held by {_name(held.lease_holder)}, which was heard of {age.total_seconds():.0f} s ago; "
+        f"Job {held.id} is held by {name_of(held.lease_holder)}, which was heard of {age.total_seconds():.0f} s ago; "
         f"if it stays silent, this command takes over in {left} s."
     )
-
-
-def _name(holder: str | None) -> str:
-    """Return a holder as operators look for it: its process and its host."""
-    host, _, process = (holder or "").partition(":")
-    return f"process {process.partition(':')[0]} on {host}" if process else "another process"

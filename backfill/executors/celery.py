@@ -272,6 +272,7 @@ class CeleryExecutor(BaseExecutor):
             marker=self._marker,
             receive=self._receive,
             distrust=self._distrust,
+            order=context.mailbox.wake,
         )
         self._ask(lambda _: listener.start())
 

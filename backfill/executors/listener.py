@@ -14,7 +14,7 @@ import redis
 
 from backfill.exceptions import MessageError
 from backfill.executors import broker
-from backfill.messages import ExecutorEvent
+from backfill.messages import ORDER, ExecutorEvent
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,8 @@ class EventListener:
     """One thread that waits on the job's stream, and outlives restarts of the broker, also those that emptied it.
 
     `receive` gets each event. `distrust` is called when messages that were sent may have been lost: after the connection was
-    interrupted, and while the key `marker`, which the executor wrote, is missing. The listener's thread calls both.
+    interrupted, and while the key `marker`, which the executor wrote, is missing. `order` is called when the operator wants
+    something. The listener's thread calls all three.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class EventListener:
         marker: str,
         receive: Callable[[ExecutorEvent], None],
         distrust: Callable[[], None],
+        order: Callable[[], None],
     ) -> None:
         self._client = broker.connect(broker_url, name="backfill-events")
         self._endpoint = broker.masked(broker_url)
@@ -55,6 +57,7 @@ class EventListener:
         self._marker = marker
         self._receive = receive
         self._distrust = distrust
+        self._order = order
         self._position = _BEGINNING
         self._connected = True
         self._connection_id: int | None = None
@@ -95,11 +98,14 @@ class EventListener:
         reply: Any = self._client.xread({self._stream: self._position}, count=READ_COUNT, block=block)
         for _, entries in reply or ():
             for entry_id, values in entries:
-                for text in values.values():
-                    self._deliver(text)
+                for field, text in values.items():
+                    self._take(field, text)
                 self._position = entry_id.decode()
 
-    def _deliver(self, text: bytes) -> None:
+    def _take(self, field: bytes, text: bytes) -> None:
+        if field == ORDER.encode():
+            self._order()
+            return
         try:
             event = ExecutorEvent.decode(text)
         except MessageError as error:

@@ -20,6 +20,7 @@ class Mailbox:
         self._arrivals: queue.SimpleQueue[ExecutorEvent | None] = queue.SimpleQueue()
         self._events: deque[ExecutorEvent] = deque()
         self._woken = False
+        self._was_woken = False
 
     def put(self, event: ExecutorEvent) -> None:
         """Add `event` and wake the reader."""
@@ -36,7 +37,13 @@ class Mailbox:
             with contextlib.suppress(queue.Empty):
                 self._sort(self._arrivals.get(timeout=None if timeout is None else max(0.0, timeout)))
         woken, self._woken = self._woken, False
+        self._was_woken |= woken
         return woken or bool(self._events)
+
+    def was_woken(self) -> bool:
+        """Return whether a `wait` was ended by a wake since the last call."""
+        was, self._was_woken = self._was_woken, False
+        return was
 
     def drain(self) -> list[ExecutorEvent]:
         """Return the events that have come, oldest first, and keep none. A wake that came with them still counts."""

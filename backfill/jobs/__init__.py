@@ -2,8 +2,8 @@
 
 `backfill_job` is the loop; the other modules are its concerns, one each: `creation` (checks, row and dates in one transaction),
 `planning` (what happens at each date), `admission` (dates become runs), `dispatch` (ready task instances become attempts),
-`reconcile` (what executors reported against what rows say), `settling` (decisions written), `conclusion` (errors and report),
-`course` (what is in memory meanwhile).
+`reconcile` (what executors reported against what rows say), `settling` (decisions written), `cancel` (the end by the operator's word),
+`conclusion` (errors and report), `course` (what is in memory meanwhile).
 """
 
 from backfill.exceptions import BackfillUnfinished

@@ -23,6 +23,7 @@ from backfill.facts import RunFacts, TaskInstanceFacts
 from backfill.jobs.admission import Admission, OpenedRuns
 from backfill.jobs.base_job import BaseJob, Lease, Workplace
 from backfill.jobs.callbacks import RunCallbacks
+from backfill.jobs.cancel import Cancellation
 from backfill.jobs.conclusion import collect_errors, conclude, progress, tell_ends
 from backfill.jobs.control import Control
 from backfill.jobs.course import Course
@@ -37,7 +38,7 @@ from backfill.jobs.timeouts import attempts_to_stop
 from backfill.jobs.waits import Waits
 from backfill.keys import TaskInstanceKey
 from backfill.messages import DagSource
-from backfill.states import ENDED_BADLY, FINISHED, Reprocess, TaskInstanceState
+from backfill.states import ENDED_BADLY, FINISHED, JobState, Reprocess, TaskInstanceState
 from backfill.store import recovery, task_instances
 from backfill.store.dates import PlannedDate
 from backfill.telemetry import Dispatched, Event, Note, RunAdmitted, RunSettled
@@ -175,6 +176,8 @@ class BackfillJob(BaseJob):
             self._execute_for_run_dates(
                 self.course.admission, ti_status, executor, self.dag_pickle_hash, self.request.start_date, session
             )
+            if self._is_cancelled:
+                return Cancellation(self.id, self.at_work(), check=self.control.check).carry_out()
             self._end_runs(self.course.stuck_outcomes(ti_status), ti_status, session)
             self._set_unfinished_dag_runs_to_failed(ti_status.active_runs.values(), session)
             ti_status.rest()
@@ -225,12 +228,18 @@ class BackfillJob(BaseJob):
 
     def _is_over(self, run_dates: Admission) -> bool:
         """Return whether no further date will be admitted and no task instance can go any more (S9.4)."""
+        if self._is_cancelled:
+            return True
         if not self._dispatches:
             return False  # a pause ends by the operator's word
         if not self.course.policy.dispatches:
             return self.course.window.counts().running == 0
         more_dates = self.course.policy.admits and not run_dates.exhausted
         return self.course.at_rest and not (more_dates and run_dates.may_find_room)
+
+    @property
+    def _is_cancelled(self) -> bool:
+        return self.at_work().lease.control.cancel_requested
 
     @property
     def _dispatches(self) -> bool:
@@ -471,11 +480,13 @@ class BackfillJob(BaseJob):
                 self._tell(Note(self.id, line))
 
     def _obey(self, ti_status: DagRunTaskStatus, session: Session | None) -> None:
-        """Keep the lease, and carry out a pause or an interrupt (S1.4, S11)."""
+        """Keep the lease, and carry out a pause or an interrupt (S1.4, S11). Whoever wakes the loop has written its wish."""
         lease: Lease = self.at_work().lease
-        lease.renew_if_due()
+        lease.renew_if_due(at_once=self.at_work().mailbox.was_woken())
 
         def take_back() -> None:
+            if lease.control.state == JobState.PAUSED:
+                self._tell(Note(self.id, f"Job {self.id} is paused: nothing more is started until it is resumed."))
             self._observe(ti_status, self._reconciler.take_back_unclaimed(ti_status.running, session))
 
         self.control.obey(

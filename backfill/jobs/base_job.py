@@ -44,8 +44,8 @@ class Lease(Protocol):
         """Lock the job's row against takeover until `tx` ends; `LeaseLost` if another holds it."""
         ...
 
-    def renew_if_due(self) -> JobControl | None:
-        """Renew the lease when its heartbeat is due, else return None; `LeaseLost` if it ran out."""
+    def renew_if_due(self, *, at_once: bool = False) -> JobControl | None:
+        """Renew the lease when its heartbeat is due or `at_once`, else return None; `LeaseLost` if it ran out."""
         ...
 
     def due_in(self) -> float:

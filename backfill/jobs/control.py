@@ -43,6 +43,11 @@ class Control:
         if self._mailbox is not None:
             self._mailbox.wake()
 
+    def check(self) -> None:
+        """Raise `Interrupted` if an interrupt has come."""
+        if self._interrupted_by is not None:
+            raise Interrupted(f"The job was interrupted by {self._interrupted_by}.")
+
     def dispatches(self, wish: JobControl) -> bool:
         """Return whether dates may be admitted and task instances sent."""
         return self._interrupted_by is None and wish.state == JobState.RUNNING and not wish.cancel_requested
@@ -56,7 +61,7 @@ class Control:
         if self._interrupted_by is not None:
             take_back()
             stop_here()
-            raise Interrupted(f"The job was interrupted by {self._interrupted_by}.")
+            self.check()
         if self.dispatches(wish):
             self._held_back = False
         elif not self._held_back:

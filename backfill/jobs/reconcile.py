@@ -244,11 +244,13 @@ class Reconciler:
     def take_back_unclaimed(self, running: Running, session: Session | None = None) -> list[TaskInstanceFacts]:
         """Take back what no worker has claimed (S3.8), and return the rows of all that was in flight as they are now."""
         attempts = [(ti.facts.id, ti.facts.attempt_id) for ti in running.values() if ti.facts.attempt_id]
-        taken = self._workplace.write(lambda tx: task_instances.take_back_if_queued(tx, attempts), session)
-        revoked = [attempt_id for ti_id, attempt_id in attempts if ti_id in taken]
+        self._workplace.write(lambda tx: task_instances.take_back_if_queued(tx, attempts), session)
+        rows = self.read_again(running, session)
+        current = {row.attempt_id for row in rows}
+        revoked = [attempt_id for _, attempt_id in attempts if attempt_id not in current]  # whoever took them back
         for executor in self._workplace.executors.values():
             executor.revoke(revoked)
-        return self.read_again(running, session)
+        return rows
 
     def take_back_unsent(
         self, queued: Sequence[TaskInstanceFacts], unsent: Sequence[Unsent], session: Session | None = None

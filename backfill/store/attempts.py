@@ -267,6 +267,25 @@ def renew_heartbeats(tx: Tx, attempt_ids: Collection[str]) -> set[str]:
     return set(tx.execute(_RENEW_HEARTBEATS, {"attempt_ids": list(attempt_ids)}).scalars())
 
 
+_SELECT_CANCELLED = text("""
+select cast(t.external_executor_id as text)
+from task_attempt a
+join task_instance t on t.id = a.task_instance_id and t.external_executor_id = a.attempt_id
+join job j on j.id = t.queued_by_job_id
+where a.attempt_id = any(cast(:attempt_ids as uuid[])) and j.cancel_requested
+""")
+
+
+def select_cancelled(tx: Tx, attempt_ids: Collection[str]) -> set[str]:
+    """Return those of the current attempts whose job is being cancelled: their worker stops them (S11.5).
+
+    So a running task learns of it also where no order of the coordinator reaches its worker.
+    """
+    if not attempt_ids:
+        return set()
+    return set(tx.execute(_SELECT_CANCELLED, {"attempt_ids": list(attempt_ids)}).scalars())
+
+
 _GIVE_UP_HEARTBEATS = text(f"""
 {_MINE}
 update task_instance t set heartbeat_at = to_timestamp(0) from mine where t.id = mine.id

@@ -175,6 +175,22 @@ def cancel_if_current(tx: Tx, attempts: Iterable[tuple[int, str | None]], error:
     return set(tx.execute(_CANCEL, parameters).scalars())
 
 
+_SELECT_TO_CANCEL = statement(
+    """
+    select ti.id, ti.external_executor_id::text as attempt_id
+    from dag_run run
+    join task_instance ti on ti.dag_run_id = run.id
+    where run.job_id = :job_id and run.state = 'running' and ti.state in ('running', 'up_for_retry')
+    order by ti.id
+    """
+)
+
+
+def select_to_cancel(tx: Tx, job_id: int) -> list[tuple[int, str | None]]:
+    """Return, as (id, attempt id), what the end of a cancelled job fails in its runs (S3.17)."""
+    return [(row.id, row.attempt_id) for row in tx.execute(_SELECT_TO_CANCEL, {"job_id": job_id})]
+
+
 _TIME_OUT = statement(
     """
     with open_ones as (

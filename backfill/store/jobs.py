@@ -98,13 +98,27 @@ def set_job_state_if(
     return tx.execute(_SET_STATE, parameters).one_or_none() is not None
 
 
+_PAUSE = statement(
+    """
+    update job set state = 'paused'
+    where id = :job_id and state in ('queued', 'running') and not cancel_requested
+    returning id
+    """
+)
+
+
+def pause_if_going_on(tx: Tx, job_id: int) -> bool:
+    """Pause a job that is `queued` or `running` and not being cancelled (S11.1); return whether it was."""
+    return tx.execute(_PAUSE, {"job_id": job_id}).one_or_none() is not None
+
+
 _REQUEST_CANCEL = statement(
     """
     with moved as (
         update job
         set cancel_requested = true,
-            state = case when state = 'queued' then 'cancelled' else state end,
-            end_date = case when state = 'queued' then statement_timestamp() end
+            state = case when state = 'queued' and lease_holder is null then 'cancelled' else state end,
+            end_date = case when state = 'queued' and lease_holder is null then statement_timestamp() end
         where id = :job_id and state in $active_job
         returning id, state, cancel_requested
     ),
@@ -116,7 +130,7 @@ _REQUEST_CANCEL = statement(
 
 
 def request_cancel_if_active(tx: Tx, job_id: int) -> JobControl | None:
-    """Ask the holder to cancel the job; one that is `queued` becomes `cancelled` at once (S11.5).
+    """Ask the holder to cancel the job; one that is `queued`, and that nobody is about to drive, is `cancelled` at once (S11.5).
 
     Returns what the job is now; None: it is not active.
     """

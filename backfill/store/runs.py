@@ -287,6 +287,24 @@ def lock_timed_out_runs(tx: Tx, dag_run_ids: Sequence[int], timeout: timedelta) 
     return list(tx.execute(_SELECT_TIMED_OUT, parameters).scalars())
 
 
+_SELECT_CUT_SHORT = statement(
+    """
+    select run.id, exists (
+        select from task_instance ti
+        where ti.dag_run_id = run.id and (ti.state in $unfinished or ti.state in $ended_badly)
+    ) as cut_short
+    from dag_run run
+    where run.job_id = :job_id and run.state = 'running'
+    order by run.id
+    """
+)
+
+
+def select_cut_short(tx: Tx, job_id: int) -> dict[int, bool]:
+    """Return for each run in a job's window whether something in it is unfinished or ended badly."""
+    return {row.id: row.cut_short for row in tx.execute(_SELECT_CUT_SHORT, {"job_id": job_id})}
+
+
 _FINISH = statement(
     """
     with outcome as (

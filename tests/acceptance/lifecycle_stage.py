@@ -53,8 +53,14 @@ with DAG("sales", schedule="@daily", start_date=datetime(2024, 1, 1)) as dag:
         note("start", "first", day)
         if day == "2024-01-01" and (HERE / "deadly").exists():
             os._exit(3)
-        while (HERE / "hold").exists():
-            time.sleep(0.02)
+        while True:
+            try:
+                if not (HERE / "hold").exists():
+                    break
+                time.sleep(0.02)
+            except BaseException:
+                if not (HERE / "stubborn").exists():
+                    raise
         note("end", "first", day)
         return day
 

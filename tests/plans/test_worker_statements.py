@@ -83,6 +83,7 @@ STATEMENTS: dict[str, Callable[[Connection], Any]] = {
         tx, [Finish(n, a, TaskInstanceState.SUCCESS, xcoms={"return_value": 1}) for n, a in enumerate(ATTEMPTS)]
     ),
     "heartbeat": lambda tx: attempts.renew_heartbeats(tx, ATTEMPTS),
+    "cancelled": lambda tx: attempts.select_cancelled(tx, ATTEMPTS),
     "hand back": lambda tx: attempts.hand_back_if_running(tx, ATTEMPTS),
     "fail stop": lambda tx: attempts.stop_run_after_failure(tx, 7, spared_task_ids=["t1"], error="e"),
     "push": lambda tx: xcoms.push_if_current(tx, ATTEMPTS[0], "k", 1),

@@ -82,6 +82,11 @@ def test_a_queued_job_is_cancelled_at_once(tx: Connection) -> None:
     assert not owns_dates(tx, job_id)
 
 
+def test_a_queued_job_that_somebody_is_about_to_drive_is_cancelled_by_that_process(tx: Connection) -> None:
+    job_id = plant_job(tx, state="queued", lease_holder="host:1:a")
+    assert request_cancel_if_active(tx, job_id) == JobControl(JobState.QUEUED, cancel_requested=True)
+
+
 @pytest.mark.parametrize("state", sorted(FINISHED_JOB))
 def test_a_job_that_ended_is_not_cancelled(tx: Connection, state: JobState) -> None:
     job_id = plant_job(tx, state=state)

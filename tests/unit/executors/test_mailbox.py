@@ -106,3 +106,12 @@ def test_wakes_from_a_signal_handler_are_never_lost_wherever_they_interrupt() ->
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, former)
+
+
+def test_it_says_once_that_somebody_woke_the_reader() -> None:
+    mailbox = Mailbox()
+    assert not mailbox.was_woken()
+    mailbox.wake()
+    mailbox.wait(0)
+    assert mailbox.was_woken()
+    assert not mailbox.was_woken()

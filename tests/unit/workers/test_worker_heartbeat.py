@@ -10,7 +10,7 @@ import pytest
 
 from backfill.exceptions import ConfigError
 from workers.deadman import KernelSwitch, ThreadSwitch
-from workers.heartbeat import Heartbeat, patience
+from workers.heartbeat import Heartbeat, Renewal, patience
 
 SECOND = timedelta(seconds=1)
 WaitUntil = Callable[..., None]
@@ -38,14 +38,15 @@ class Database:
 
     def __init__(self) -> None:
         self.current = {"a", "b"}
+        self.cancelled: set[str] = set()
         self.renewed: list[list[str]] = []
         self.away = False
 
-    def renew(self, attempt_ids: Sequence[str]) -> set[str]:
+    def renew(self, attempt_ids: Sequence[str]) -> Renewal:
         if self.away:
             raise ConnectionError
         self.renewed.append(list(attempt_ids))
-        return self.current.intersection(attempt_ids)
+        return Renewal(self.current.intersection(attempt_ids), self.cancelled.intersection(attempt_ids))
 
 
 @pytest.fixture
@@ -203,3 +204,17 @@ def test_a_switch_that_was_disarmed_kills_nobody() -> None:
 def test_both_switches_have_a_clock_that_goes_on() -> None:
     for switch in (KernelSwitch(), ThreadSwitch()):
         assert switch.now() <= switch.now()
+
+
+def test_an_attempt_whose_job_is_cancelled_learns_of_it_once_and_is_renewed_until_it_has_ended(
+    heartbeat: Heartbeat, database: Database
+) -> None:
+    told: list[str] = []
+    with heartbeat.watch("a", claimed=900.0, lost=nothing, cancelled=lambda: told.append("a")):
+        heartbeat.beat()
+        assert told == []
+        database.cancelled = {"a"}
+        heartbeat.beat()
+        heartbeat.beat()
+    assert told == ["a"]
+    assert database.renewed == [["a"]] * 3

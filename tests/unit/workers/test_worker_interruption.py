@@ -107,6 +107,21 @@ def test_to_be_fenced_concerns_one_attempt_only(interruption: Interruption) -> N
     assert (ended.kills, present.kills) == (0, 1)
 
 
+def test_a_cancelled_attempt_is_stopped_and_killed_soon(interruption: Interruption) -> None:
+    ended, present = Killed(), Killed()
+    with interruption.listening():
+        with interruption.guarding(ended):
+            pass
+        with interruption.guarding(present):
+            interruption.cancel(ended)
+        with pytest.raises(TaskStopped) as caught, interruption.guarding(present):
+            interruption.cancel(present)
+    assert caught.value.reason is StopReason.CANCELLED
+    assert interruption.reason is None
+    assert (ended.kills, present.kills) == (0, 1)
+    assert set(present.deadlines) == {PATIENCE[StopReason.CANCELLED]}
+
+
 def test_a_terminal_that_closes_stops_nothing(interruption: Interruption) -> None:
     guard = Killed()
     with interruption.listening(), interruption.guarding(guard):
