@@ -181,6 +181,7 @@ class BackfillJob(BaseJob):
             self._end_runs(self.course.stuck_outcomes(ti_status), ti_status, session)
             self._set_unfinished_dag_runs_to_failed(ti_status.active_runs.values(), session)
             ti_status.rest()
+            self.course.pace.end()
             self.course.throttle.open()
             self._log_progress(ti_status)
         return conclude(self, self.course, ti_status, self._collect_errors(ti_status, session))

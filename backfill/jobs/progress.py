@@ -20,6 +20,7 @@ class Pace:
         self._since = clock()
         self._marks: deque[tuple[float, int]] = deque([(self._since, 0)])
         self._finished = 0
+        self._over = False
 
     def finished(self, count: int) -> None:
         """Note that `count` more task instances have finished."""
@@ -37,9 +38,13 @@ class Pace:
         return (self._finished - before) / elapsed if elapsed > 0 else 0.0
 
     def time_left(self, unfinished: int) -> float | None:
-        """Return the seconds that `unfinished` task instances take at this rate; None at rate 0 and when none is left."""
+        """Return the seconds that `unfinished` task instances take at this rate; None at rate 0, if none is left, and after the end."""
         rate = self.rate()
-        return unfinished / rate if rate > 0 and unfinished else None
+        return unfinished / rate if rate > 0 and unfinished and not self._over else None
+
+    def end(self) -> None:
+        """Note that the job is over: what is unfinished stays so."""
+        self._over = True
 
 
 class Throttle:

@@ -21,10 +21,10 @@ _IDLE = {
 class Waits:
     """Remembers for each task of each run what held it, so that changes alone are told, at most once a second."""
 
-    def __init__(self, window: Window, parallelism: int | None) -> None:
+    def __init__(self, window: Window, parallelism: int | None, throttle: Throttle | None = None) -> None:
         self._window = window
         self._parallelism = parallelism
-        self._throttle = Throttle()
+        self._throttle = throttle or Throttle()
         self._looks = 0
         self._known: dict[tuple[int, str], object] = {}
 

@@ -195,3 +195,26 @@ def test_indexes_of_a_mapped_group_are_blocked_one_by_one() -> None:
     bench.decide()
     bench.pick(pools={"default_pool": 1})
     assert bench.blocked() == {"a[0]": "pool", "b[0]": "upstream"}
+
+
+def test_where_the_only_pool_is_gone_all_is_blocked() -> None:
+    with dag() as it:
+        python("p", pool="gone")
+    bench = Bench(it)
+    bench.decide()
+    bench.pick(pools={})
+    assert bench.blocked() == {"p": "pool"}
+    assert bench.window.idle()
+    assert bench.window.stuck_runs() == [100]
+
+
+def test_without_ranks_a_reason_does_not_count_those_that_go_first() -> None:
+    with dag() as it:
+        [python("a"), python("b", pool="full")]
+    bench = Bench(it)
+    bench.decide()
+    occupancy = bench.occupancy({"default_pool": 5, "full": 0})
+    ready = bench.window.explain(bench.id("a"), bench.now, occupancy, ranked=False)
+    held = bench.window.explain(bench.id("b"), bench.now, occupancy, ranked=False)
+    assert (ready.text, ready.rank, ready.limits) == ("it is ready", None, ())
+    assert (held.text, held.rank, held.limits) == ("pool 'full' has no room for it", None, (Limit.POOL,))

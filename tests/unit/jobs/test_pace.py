@@ -23,6 +23,16 @@ def test_the_rate_is_taken_since_the_start_while_that_is_less_than_a_minute_ago(
     assert pace.time_left(10) == 5
 
 
+def test_no_time_is_left_when_nothing_is_unfinished_or_the_job_is_over():
+    clock = Clock()
+    pace = Pace(clock)
+    clock.time += 10
+    pace.finished(20)
+    assert pace.time_left(0) is None
+    pace.end()
+    assert pace.time_left(10) is None
+
+
 def test_what_finished_longer_than_a_minute_ago_does_not_count():
     clock = Clock()
     pace = Pace(clock)
