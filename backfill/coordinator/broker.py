@@ -58,6 +58,14 @@ def check_broker(url: str) -> None:
     with connect(url) as client:
         try:
             client.ping()
+        except (redis.AuthenticationError, redis.ResponseError) as error:
+            # without a password a server that wants one tells of its protocol only
+            why = (
+                "it asks for a password" if "HELLO" in str(error) or "NOAUTH" in str(error) else str(error).rstrip(".")
+            )
+            raise ServiceUnavailable(
+                f"The broker at {mask_url(url)} refused the connection ({why}); correct `celery.broker_url` or grant access."
+            ) from error
         except redis.RedisError as error:
             raise ServiceUnavailable(
                 f"The broker at {mask_url(url)} does not answer ({str(error).rstrip('.')}); "

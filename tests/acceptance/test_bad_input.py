@@ -6,10 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 import sqlalchemy as sa
 from click.testing import Result
 
@@ -87,6 +88,21 @@ def left_behind(engine: sa.Engine) -> Callable[[], tuple[int, ...]]:
             return tuple(connection.scalar(sa.text(f"select count(*) from {table}")) for table in tables)
 
     return count
+
+
+@pytest.fixture
+def locked_broker(broker_url: str, port: int) -> Iterator[str]:
+    """Return the address at which the broker of the tests listens for a while, behind a password."""
+    path = broker_url.removeprefix("redis+socket://").partition("?")[0]
+    with redis.Redis(unix_socket_path=path) as client:
+        client.config_set("requirepass", "right")
+        client.config_set("bind", "127.0.0.1")
+        client.config_set("port", port)
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            client.config_set("port", 0)
+            client.config_set("requirepass", "")
 
 
 def refused(ended: Result | subprocess.CompletedProcess[str]) -> str:
@@ -345,6 +361,25 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(
     assert ended.exit_code == code
     assert refused(ended).startswith(told)
     assert "deep" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("login", "database", "why"),
+    [
+        ("", "0", "it asks for a password"),
+        (":wrong@", "0", "invalid username-password pair or user is disabled"),
+        (":right@", "99", "DB index is out of range"),
+    ],
+)
+def test_a_broker_that_refuses_is_told_from_one_that_is_away(
+    command: Command, locked_broker: str, login: str, database: str, why: str
+) -> None:
+    ended = command("run", "sales", *DATE, celery__broker_url=f"redis://{login}{locked_broker}/{database}")
+    assert ended.exit_code == 69
+    shown = f"redis://{':***@' if login else ''}{locked_broker}/{database}"
+    assert refused(ended) == (
+        f"The broker at {shown} refused the connection ({why}); correct `celery.broker_url` or grant access."
+    )
 
 
 def test_a_home_that_is_a_file_is_one_sentence(command: Command, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ if __name__ == "__main__":
     except BackfillUnfinished as unfinished:
         report = unfinished.report
         print("unfinished", unfinished)
-    print(job.id, report.state, dict(report.tasks), [error.error for error in report.errors])
+    print(job.id, job.state, dict(report.tasks), [error.error for error in report.errors])
 """
 
 
