@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from sqlalchemy import Engine
@@ -43,6 +43,8 @@ def drive(
             job.take_up_work(workplace)
             report = job._execute()  # noqa: SLF001  # the name is fixed by the interface
             state = report.state
+            with suppress(ServiceUnavailable):  # the job has ended all the same
+                lease.release(attempts=1)
         except (LeaseLost, ServiceUnavailable):
             raise
         except Exception:
