@@ -1,0 +1,83 @@
+"""Wide DAGs: two layers of 300 tasks with an edge between any two of them (90,000 edges), and a task mapped over 10,000 items.
+
+`backfill run` with instant workers (see the coordinator's row), 128 in flight, 16 runs at a time. A tick is one round of the loop less the
+time that it slept; the worst is by the wall clock, so that the database's answers and whatever else the machine does count. What
+an edge costs is the coordinator's CPU with 300, and with 100, edges into each task of the second layer, less that with one edge, by the
+number of edges more: the number of task instances is the same in all three. Decisions are flat by the edge if the two agree.
+"""
+
+from __future__ import annotations
+
+from benchmarks.figures import median
+from benchmarks.ground import Ground, Run
+from benchmarks.measurement import Figure, Found, Mode, at_most, middle
+
+KEY = "layers"
+TITLE = "Wide DAGs: edges and ticks"
+LIMITS = {Mode.FULL: 1800, Mode.QUICK: 60}
+
+WIDTH = 300
+_DATES = {Mode.FULL: 50, Mode.QUICK: 2}
+_ITEMS = {Mode.FULL: 10_000, Mode.QUICK: 2_000}
+_ROUNDS = {Mode.FULL: 3, Mode.QUICK: 1}
+_FANS = (300, 100, 1)
+
+
+def measure(ground: Ground, mode: Mode) -> Found:
+    """Return the worst ticks of both DAGs, and the cost of an edge."""
+    dates, items = _DATES[mode], _ITEMS[mode]
+    layered: dict[int, list[Run]] = {fan: [] for fan in _FANS}
+    mapped = []
+    with ground.instant_workers(items=items):
+        for _ in range(_ROUNDS[mode]):
+            for fan in _FANS:
+                ground.empty()
+                parameters = {"BENCH_WIDTH": WIDTH, "BENCH_FAN": fan}
+                layered[fan].append(ground.run("layers", dates, "--workers", "0", parameters=parameters, observe=True))
+            ground.empty()
+            mapped.append(
+                ground.run("mapped", 1, "--workers", "0", parameters={"BENCH_ITEMS": items}, observe=True)
+            )
+    cpu = {fan: [run.observed["execute"]["cpu_seconds"] for run in runs] for fan, runs in layered.items()}
+    by_edge = {fan: _by_edge(cpu[fan], cpu[1], (fan - 1) * WIDTH * dates) for fan in (300, 100)}
+    worst = _worst(layered[300])
+    return Found(
+        figures=[
+            middle("worst tick, 300 × 300 tasks", worst, "ms", goal=at_most(100), note=_beside(layered[300])),
+            middle(
+                f"worst tick, a task mapped over {items} items", _worst(mapped), "ms", goal=at_most(200), note=_beside(mapped)
+            ),
+            middle("CPU by the edge, 90,000 edges", by_edge[300], "µs"),
+            middle("CPU by the edge, 30,000 edges", by_edge[100], "µs"),
+            Figure("CPU by the edge, 90,000 against 30,000 edges", _flat(by_edge), "×"),
+        ],
+        sizes={"width": WIDTH, "dates": dates, "items": items, "rounds": _ROUNDS[mode]},
+        raw={
+            "layers": {str(fan): [run.observed["ticks"] for run in runs] for fan, runs in layered.items()},
+            "mapped": [run.observed["ticks"] for run in mapped],
+            "cpu_seconds": {str(fan): each for fan, each in cpu.items()},
+        },
+    )
+
+
+def _worst(runs: list[Run]) -> list[float]:
+    return [1000 * run.observed["ticks"]["worst_seconds"] for run in runs]
+
+
+def _beside(runs: list[Run]) -> str:
+    """Return what else the ticks were, medians over the runs."""
+    ticks = [run.observed["ticks"] for run in runs]
+    usual, rare, cpu = (
+        1000 * median([tick[name] for tick in ticks]) for name in ("median_seconds", "p99_seconds", "worst_cpu_seconds")
+    )
+    return f"median tick {usual:.1f} ms, 99 % {rare:.1f} ms; most CPU in one {cpu:.0f} ms"
+
+
+def _by_edge(many: list[float], one: list[float], edges: int) -> list[float]:
+    return [1e6 * (with_all - with_one) / edges for with_all, with_one in zip(many, one, strict=True)]
+
+
+def _flat(by_edge: dict[int, list[float]]) -> float | None:
+    """Return how the cost of an edge at 90,000 edges compares; None where it is too small to be told from the noise."""
+    few = median(by_edge[100])
+    return median(by_edge[300]) / few if few > 0 else None
