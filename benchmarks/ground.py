@@ -122,7 +122,17 @@ class Ground:
         number = next(_numbers)
         dag_id = f"{dag}_{number}"
         last = FIRST + (dates - 1) * every
-        command = ["run", str(DAGS / f"{dag}.py"), "-s", FIRST.isoformat(), "-e", last.isoformat(), "-o", "json", *arguments]
+        command = [
+            "run",
+            str(DAGS / f"{dag}.py"),
+            "-s",
+            FIRST.isoformat(),
+            "-e",
+            last.isoformat(),
+            "-o",
+            "json",
+            *arguments,
+        ]
         report = self.log("observed")
         module = ["benchmarks.observed", str(report)] if observe else ["backfill"]
         environment = self.environment({"BENCH_DAG_ID": dag_id, **(parameters or {})})
@@ -154,7 +164,9 @@ class Ground:
     def empty(self) -> None:
         """Forget all jobs, runs and messages, so that no measure finds what another left."""
         with self.engine.begin() as tx:
-            tx.execute(text("truncate job, job_run_date, dag, dag_run, task_instance, task_attempt, xcom, dag_pickle cascade"))
+            tx.execute(
+                text("truncate job, job_run_date, dag, dag_run, task_instance, task_attempt, xcom, dag_pickle cascade")
+            )
         with self.broker() as client:
             client.flushall()
 

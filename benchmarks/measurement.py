@@ -144,7 +144,9 @@ def save(measurement: Measurement, results: Path) -> Path:
 
 def load_all(results: Path, mode: Mode) -> dict[str, Measurement]:
     """Return the last measurements of a mode by key."""
-    found = (Measurement.from_json(file.read_text(encoding="utf-8")) for file in folder_of(results, mode).glob("*.json"))
+    found = (
+        Measurement.from_json(file.read_text(encoding="utf-8")) for file in folder_of(results, mode).glob("*.json")
+    )
     return {measurement.key: measurement for measurement in found}
 
 

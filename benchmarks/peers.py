@@ -87,7 +87,18 @@ def bare_celery(ground: Ground, children: int) -> Iterator[BareCelery]:
     """Run `celery worker -c CHILDREN` with the peer's app while the block lasts."""
     peer = BareCelery(ground)
     log = ground.log("celery")
-    command = [sys.executable, "-m", "celery", "-A", "benchmarks.bare_celery", "worker", "-c", str(children), "-l", "info"]
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "benchmarks.bare_celery",
+        "worker",
+        "-c",
+        str(children),
+        "-l",
+        "info",
+    ]
     environment = ground.environment(
         {name: os.environ[name] for name in ("BENCH_CELERY_BROKER", "BENCH_CELERY_BACKEND")}
     )

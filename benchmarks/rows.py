@@ -28,14 +28,14 @@ from task_instance t join task_attempt a on a.task_instance_id = t.id where t.da
 def seconds_from_dispatch(ground: Ground, dag_id: str, expected: int) -> float:
     """Return the seconds from the first dispatch to the last end; `MeasureFailed` unless `expected` attempts succeeded."""
     [(count, from_dispatch, _)] = ground.rows(_SPAN, dag_id=dag_id)
-    _check(count, expected)
+    check(count, expected)
     return float(from_dispatch)
 
 
 def seconds_from_start(ground: Ground, dag_id: str, expected: int) -> float:
     """Return the seconds from the first start to the last end; `MeasureFailed` unless `expected` attempts succeeded."""
     [(count, _, from_start)] = ground.rows(_SPAN, dag_id=dag_id)
-    _check(count, expected)
+    check(count, expected)
     return float(from_start)
 
 
@@ -50,6 +50,7 @@ def first_start(ground: Ground, dag_id: str) -> float:
     return float(moment)
 
 
-def _check(count: int, expected: int) -> None:
+def check(count: int, expected: int) -> None:
+    """Raise `MeasureFailed` unless as many attempts succeeded as were asked for."""
     if count != expected:
         raise MeasureFailed(f"{count} of {expected} attempts succeeded")

@@ -35,9 +35,7 @@ def measure(ground: Ground, mode: Mode) -> Found:
                 parameters = {"BENCH_WIDTH": WIDTH, "BENCH_FAN": fan}
                 layered[fan].append(ground.run("layers", dates, "--workers", "0", parameters=parameters, observe=True))
             ground.empty()
-            mapped.append(
-                ground.run("mapped", 1, "--workers", "0", parameters={"BENCH_ITEMS": items}, observe=True)
-            )
+            mapped.append(ground.run("mapped", 1, "--workers", "0", parameters={"BENCH_ITEMS": items}, observe=True))
     cpu = {fan: [run.observed["execute"]["cpu_seconds"] for run in runs] for fan, runs in layered.items()}
     by_edge = {fan: _by_edge(cpu[fan], cpu[1], (fan - 1) * WIDTH * dates) for fan in (300, 100)}
     worst = _worst(layered[300])
@@ -45,7 +43,11 @@ def measure(ground: Ground, mode: Mode) -> Found:
         figures=[
             middle("worst tick, 300 × 300 tasks", worst, "ms", goal=at_most(100), note=_beside(layered[300])),
             middle(
-                f"worst tick, a task mapped over {items} items", _worst(mapped), "ms", goal=at_most(200), note=_beside(mapped)
+                f"worst tick, a task mapped over {items} items",
+                _worst(mapped),
+                "ms",
+                goal=at_most(200),
+                note=_beside(mapped),
             ),
             middle("CPU by the edge, 90,000 edges", by_edge[300], "µs"),
             middle("CPU by the edge, 30,000 edges", by_edge[100], "µs"),

@@ -68,14 +68,16 @@ def measure(ground: Ground, mode: Mode) -> Found:
             ),
             middle(f"peak memory at {names[1]}", mib_small, "MiB"),
             middle("statements by the task instance, busy", sent, "", goal=at_most(0.05)),
-            middle(
-                "BEGIN, COMMIT and pings by the task instance", [_control(run) / large for run in larges], ""
-            ),
+            middle("BEGIN, COMMIT and pings by the task instance", [_control(run) / large for run in larges], ""),
             middle("task instances per second", [1 / each for each in wall], "1/s", note="instant workers"),
         ],
         sizes={"tasks": TASKS, "small": small, "large": large, "rounds of the large": rounds},
-        raw={"small": [dict(run.observed, statement_times=[], cpu_notes=[]) for run in smalls],
-             "large": [dict(run.observed, statement_times=[], cpu_notes=run.observed["cpu_notes"][::20]) for run in larges]},
+        raw={
+            "small": [dict(run.observed, statement_times=[], cpu_notes=[]) for run in smalls],
+            "large": [
+                dict(run.observed, statement_times=[], cpu_notes=run.observed["cpu_notes"][::20]) for run in larges
+            ],
+        },
     )
 
 

@@ -25,7 +25,9 @@ def measure(ground: Ground, mode: Mode) -> Found:
     dates = _DATES[mode]
     shares = []
     with ground.worker(SLOTS):
-        ground.run("tasks", 2, "--workers", "0", parameters={"BENCH_TASKS": SLOTS})  # every child has imported everything
+        ground.run(
+            "tasks", 2, "--workers", "0", parameters={"BENCH_TASKS": SLOTS}
+        )  # every child has imported everything
         for _ in range(_RUNS[mode]):
             run = ground.run("tasks", dates, "--workers", "0", parameters={"BENCH_TASKS": SLOTS, "BENCH_SECONDS": 1})
             shares.append(100 * dates / rows.seconds_from_start(ground, run.dag_id, SLOTS * dates))
