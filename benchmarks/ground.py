@@ -65,7 +65,7 @@ class Ground:
             stack.callback(shutil.rmtree, self.home, ignore_errors=True)
             self._servers = stack.enter_context(Servers(self.home))
             self._reach_servers()
-            stack.callback(lambda: self.engine.dispose())
+            stack.callback(self._disconnect)
             upgrade(self.engine)
             self._at_the_end = stack.pop_all()
         return self
@@ -169,6 +169,9 @@ class Ground:
             )
         with self.broker() as client:
             client.flushall()
+
+    def _disconnect(self) -> None:
+        self.engine.dispose()  # the one of the last start
 
     def _reach_servers(self) -> None:
         """Start the servers; each start gives them other sockets."""

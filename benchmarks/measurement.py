@@ -64,7 +64,7 @@ class Figure:
     name: str
     #: None: it could not be measured, `note` says why.
     value: float | None
-    #: As it stands behind the number: `×`, `ms`, `1/s`.
+    #: As it stands behind the number: `ms`, `1/s`.
     unit: str
     #: One for each run, in the order in which they were taken.
     samples: Sequence[float] = ()

@@ -54,7 +54,7 @@ class BareCelery:
         return self._seconds_until_over(self._tasks.nothing_kept, count)
 
     def _seconds_until_over(self, task: Any, count: int) -> float:
-        """A last task tells when its turn has come: nothing polls. Up to one task may still run then."""
+        """Return when a last task says that its turn has come: nothing polls. Up to one task may still run then."""
         with self._ground.broker(_QUEUES) as client:
             client.delete(_OVER)
             signatures = [*(task.si() for _ in range(count)), self._tasks.say_that_it_is_over.si(_OVER)]

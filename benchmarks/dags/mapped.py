@@ -13,6 +13,7 @@ with DAG(
 
     @task
     def items() -> list[int]:
+        """Return what is mapped over."""
         return list(range(ITEMS))
 
     @task

@@ -11,6 +11,7 @@ SECONDS = float(os.environ.get("BENCH_SECONDS", "0"))
 
 
 def work() -> None:
+    """Sleep, if at all."""
     if SECONDS:
         time.sleep(SECONDS)
 

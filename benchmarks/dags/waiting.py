@@ -2,6 +2,7 @@
 
 import os
 from datetime import datetime
+from pathlib import Path
 
 from backfill import DAG
 from backfill.operators import PythonOperator
@@ -10,8 +11,8 @@ PIPE = os.environ.get("BENCH_PIPE", "")
 
 
 def wait() -> None:
-    with open(PIPE) as pipe:
-        pipe.read()
+    """Wait until the other end of the pipe is closed."""
+    Path(PIPE).read_bytes()
 
 
 with DAG(os.environ.get("BENCH_DAG_ID", "waiting"), schedule="@daily", start_date=datetime(2024, 1, 1)) as dag:

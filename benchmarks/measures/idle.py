@@ -7,6 +7,7 @@ them. CPU is in per cent of one core. Progress is not displayed, as no terminal 
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -53,8 +54,7 @@ def measure(ground: Ground, mode: Mode) -> Found:
             runner.join()
     sent = runs[0].observed["statement_times"]
     rates = [
-        sum(begin <= moment < end for moment in sent) / (end - begin)
-        for begin, end in zip(moments, moments[1:], strict=False)
+        sum(begin <= moment < end for moment in sent) / (end - begin) for begin, end in itertools.pairwise(moments)
     ]
     return Found(
         figures=[

@@ -25,7 +25,7 @@ _HELPS = {Mode.FULL: 15, Mode.QUICK: 5}
 
 def measure(ground: Ground, mode: Mode) -> Found:
     """Return the times to the first task instance and to the help."""
-    cold, warm, helps = [], [], []
+    cold, warm = [], []
     for _ in range(_RUNS[mode]):
         with ground.stopped():
             run = ground.run("tasks", 1, parameters={"BENCH_TASKS": 1})
@@ -33,8 +33,8 @@ def measure(ground: Ground, mode: Mode) -> Found:
         run = ground.run("tasks", 1, parameters={"BENCH_TASKS": 1})
         warm.append(rows.first_start(ground, run.dag_id) - run.began)
     log = ground.log("help")
-    for _ in range(_HELPS[mode]):
-        helps.append(call([sys.executable, "-m", "backfill", "--help"], ground.environment(), log))
+    command = [sys.executable, "-m", "backfill", "--help"]
+    helps = [call(command, ground.environment(), log) for _ in range(_HELPS[mode])]
     return Found(
         figures=[
             middle("`backfill run`, first task instance started, servers stopped before", cold, "s", goal=at_most(2.5)),

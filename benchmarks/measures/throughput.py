@@ -1,6 +1,6 @@
 """No-op Python tasks per second with two worker processes, against bare Celery.
 
-Ours is `backfill run` of 10 tasks × N dates with one `backfill worker -c 2`; the tasks do not depend on each other, as those of the
+Ours is `backfill run` of ten tasks on each of N dates with one `backfill worker -c 2`; the tasks do not depend on each other, as those of the
 peer do not. The peer is a `group` of as many no-op tasks for one `celery worker -c 2` on the same Valkey, with Celery's own settings,
 in three ways: with results in Redis, which `get()` collects; with results that nobody reads; with `ignore_result=True`. All workers
 listen before the clock starts; the workers of both sides run, and those whose turn it is not are idle. Time is from the first dispatch

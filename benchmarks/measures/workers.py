@@ -1,4 +1,4 @@
-"""One, two and four workers on sleeping tasks: does throughput grow with them?
+"""One, two and four workers on sleeping tasks, and whether throughput grows with them.
 
 Workers of eight children each (`backfill worker -c 8`), tasks that sleep for S seconds, as many for each worker that all have the same
 to do. A task uses next to no CPU, so that the machine's cores do not limit what several workers can do. Throughput is tasks by the
