@@ -6,8 +6,10 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -23,35 +25,51 @@ RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What the command line asks for."""
+
+    measures: Sequence[Measure]
+    mode: Mode
+    #: Folder that keeps the results.
+    results: Path
+    #: The table.
+    page: Path
+
+
 def main() -> int:
     """Run the chosen measures, keep their results, and write the page; 1 if a measure failed."""
-    chosen, mode = _arguments()
+    order = _order()
     signal.signal(signal.SIGTERM, _end)
     failed = False
-    with Ground() as ground:
-        for measure in chosen:
-            failed |= not _take(ground, measure, mode)
-    _write_page()
+    if order.measures:
+        with Ground() as ground:
+            for measure in order.measures:
+                failed |= not take(ground, measure, order.mode, order.results)
+    _write_page(order)
     return int(failed)
 
 
-def _arguments() -> tuple[list[Measure], Mode]:
+def _order() -> Order:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, under two minutes in all")
     parser.add_argument("--only", default="", metavar="NAMES", help=f"some of: {', '.join(MEASURES)}")
-    parser.add_argument("--page", action="store_true", help="measure nothing, write the page from the last results")
+    parser.add_argument(
+        "--page-only", action="store_true", help="measure nothing, write the page from the last results"
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where results are kept")
+    parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="where the table is written")
     given = parser.parse_args()
     names = [name for name in given.only.split(",") if name]
     unknown = [name for name in names if name not in MEASURES]
     if unknown:
         parser.error(f"there is no measure {unknown[0]!r}; use some of {', '.join(MEASURES)}")
-    if given.page:
-        _write_page()
-        sys.exit(0)
-    return [MEASURES[name] for name in names or MEASURES], Mode.QUICK if given.quick else Mode.FULL
+    chosen = [] if given.page_only else [MEASURES[name] for name in names or MEASURES]
+    mode = Mode.QUICK if given.quick else Mode.FULL
+    return Order(measures=chosen, mode=mode, results=given.results, page=given.page)
 
 
-def _take(ground: Ground, measure: Measure, mode: Mode) -> bool:
+def take(ground: Ground, measure: Measure, mode: Mode, results: Path) -> bool:
     """Take one measure, keep and print what it found; False if it failed, which is told and leaves the last result as it is."""
     print(f"{measure.KEY}: {measure.TITLE} …", flush=True)
     facts = machine_facts()
@@ -66,7 +84,7 @@ def _take(ground: Ground, measure: Measure, mode: Mode) -> bool:
     with ground.broker() as broker:
         facts |= server_facts(ground.engine, broker)
     measurement = _measurement(measure, mode, found, facts, time.monotonic() - began)
-    save(measurement, RESULTS)
+    save(measurement, results)
     _print(measurement)
     return True
 
@@ -99,10 +117,10 @@ def _print(measurement: Measurement) -> None:
     print(f"  took {measurement.seconds:.0f} s", flush=True)
 
 
-def _write_page() -> None:
-    results = {mode: load_all(RESULTS, mode) for mode in Mode}
-    PAGE.write_text(page(results, list(MEASURES)), encoding="utf-8")
-    print(f"The table is in {PAGE.relative_to(ROOT)}.")
+def _write_page(order: Order) -> None:
+    results = {mode: load_all(order.results, mode) for mode in Mode}
+    order.page.write_text(page(results, list(MEASURES)), encoding="utf-8")
+    print(f"The table is in {order.page}.")
 
 
 @contextmanager
@@ -114,12 +132,13 @@ def _at_most(seconds: float) -> Iterator[None]:
         raise MeasureFailed(f"it took longer than its limit of {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *timer)  # somebody else's, if there was one
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

@@ -21,7 +21,7 @@ from sqlalchemy import Engine, text
 from backfill.embedded import Servers
 from backfill.migrations import upgrade
 from backfill.store.database import create_engine
-from benchmarks.processes import call, running, wait_until
+from benchmarks.processes import call, running, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 DAGS = Path(__file__).parent / "dags"
@@ -62,6 +62,7 @@ class Ground:
             # PostgreSQL does not run as root: where root started it, another user has to get through
             self.home = Path(tempfile.mkdtemp(prefix="backfill-bench-", dir=os.environ.get("BENCH_FOLDER")))
             self.home.chmod(0o755)
+            (self.home / "bench").mkdir()
             stack.callback(shutil.rmtree, self.home, ignore_errors=True)
             self._servers = stack.enter_context(Servers(self.home))
             self._reach_servers()
@@ -84,29 +85,28 @@ class Ground:
 
     def log(self, name: str) -> Path:
         """Return a fresh file for what a process says."""
-        folder = self.home / "bench"
-        folder.mkdir(exist_ok=True)
-        return folder / f"{next(_numbers)}-{name}.log"
+        return self.home / "bench" / f"{next(_numbers)}-{name}.log"
 
     @contextmanager
     def instant_workers(self, *, items: int = 0) -> Iterator[None]:
         """Run `benchmarks.instant` in place of workers while the block lasts; `items`: length of the lists that tasks return."""
         log = self.log("instant")
         command = [sys.executable, "-m", "benchmarks.instant", self.database_url, self.broker_url, str(items)]
-        with running(command, self.environment(), log) as process:
-            wait_until(lambda: process.poll() is not None or "listens" in log.read_text(), "instant workers", within=30)
+        with running(command, self.environment(), log):
+            wait_for(log, "listens", within=_WORKER_START)
             yield
 
     @contextmanager
-    def worker(self, children: int) -> Iterator[None]:
-        """Run `backfill worker -c CHILDREN` that listens while the block lasts."""
-        log = self.log("worker")
+    def worker(self, children: int, *, processes: int = 1) -> Iterator[None]:
+        """Run `backfill worker -c CHILDREN`, once or several times; all of them listen while the block lasts."""
         command = [sys.executable, "-m", "backfill", "worker", "-c", str(children)]
         more = {"BACKFILL_PARENT_PID": os.getpid(), "BACKFILL__WORKER__SOFT_SHUTDOWN_TIMEOUT": 1}
-        with running(command, self.environment(more), log) as process:
-            wait_until(
-                lambda: process.poll() is not None or "listens to" in log.read_text(), "a worker", within=_WORKER_START
-            )
+        with ExitStack() as stack:
+            started = [self.log("worker") for _ in range(processes)]
+            for log in started:
+                stack.enter_context(running(command, self.environment(more), log))
+            for log in started:
+                wait_for(log, "listens to", within=_WORKER_START)
             yield
 
     def run(

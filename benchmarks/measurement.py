@@ -118,7 +118,7 @@ class Measurement:
         found = json.loads(text)
         if found.pop("format", None) != FORMAT:
             raise ValueError("results of another format")
-        figures = [_figure(each) for each in found.pop("figures")]
+        figures = tuple(_figure(each) for each in found.pop("figures"))
         return cls(**{**found, "mode": Mode(found["mode"]), "figures": figures})
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from redis import Redis
 
 from benchmarks.ground import ROOT, Ground
-from benchmarks.processes import MeasureFailed, running, wait_until
+from benchmarks.processes import MeasureFailed, running, wait_for, wait_until
 
 #: Numbers of the broker's databases; ours is 0.
 _QUEUES, _RESULTS = 2, 3
@@ -102,8 +102,8 @@ def bare_celery(ground: Ground, children: int) -> Iterator[BareCelery]:
     environment = ground.environment(
         {name: os.environ[name] for name in ("BENCH_CELERY_BROKER", "BENCH_CELERY_BACKEND")}
     )
-    with running(command, environment, log, cwd=ROOT) as process:
-        wait_until(lambda: process.poll() is not None or " ready." in log.read_text(), "the Celery worker", within=60)
+    with running(command, environment, log, cwd=ROOT):
+        wait_for(log, " ready.", within=60)
         yield peer
 
 

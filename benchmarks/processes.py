@@ -83,7 +83,15 @@ def wait_until(condition: Callable[[], bool], what: str, *, within: float, every
         time.sleep(every)
 
 
+def wait_for(log: Path, word: str, *, within: float) -> None:
+    """Return when a process has written `word`; `MeasureFailed` with its last words if it does not `within` seconds."""
+    try:
+        wait_until(lambda: word in log.read_text(encoding="utf-8", errors="replace"), f"{word!r}", within=within)
+    except MeasureFailed as error:
+        raise MeasureFailed(f"{error} in {log.name}: {last_words(log)}") from None
+
+
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that all threads of a living process have used."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Return the CPU time that the living threads of a process have used, by the scheduler's own count in nanoseconds."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(thread.read_text(encoding="utf-8").split()[0]) for thread in threads) / 1e9

@@ -21,7 +21,7 @@ from benchmarks import rows
 from benchmarks.figures import ratios
 from benchmarks.ground import FIRST, ROOT, Ground
 from benchmarks.measurement import Found, Mode, at_least, middle, missing
-from benchmarks.processes import call, running, wait_until
+from benchmarks.processes import call, running, wait_for
 
 KEY = "airflow"
 TITLE = "No-op tasks per second against Airflow"
@@ -29,7 +29,7 @@ LIMITS = {Mode.FULL: 900, Mode.QUICK: 120}
 
 TASKS = 10
 CHILDREN = 2
-_OUR_DATES = {Mode.FULL: 1000, Mode.QUICK: 60}
+_OUR_DATES = {Mode.FULL: 1000, Mode.QUICK: 40}
 _THEIR_DATES = {Mode.FULL: 10, Mode.QUICK: 1}
 _ROUNDS = {Mode.FULL: 3, Mode.QUICK: 1}
 _GOAL = at_least(600)
@@ -88,10 +88,8 @@ class _Airflow:
         call([self._program, "db", "migrate"], self._environment(), self._ground.log("airflow"))
         log = self._ground.log("airflow-worker")
         command = [self._program, "celery", "worker", "-c", str(CHILDREN), "--skip-serve-logs"]
-        with running(command, self._environment(), log) as process:
-            wait_until(
-                lambda: process.poll() is not None or " ready." in log.read_text(), "Airflow's worker", within=90
-            )
+        with running(command, self._environment(), log):
+            wait_for(log, " ready.", within=90)
             yield self
 
     def tasks_per_second(self, dates: int) -> float:

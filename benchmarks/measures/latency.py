@@ -18,8 +18,8 @@ TITLE = "Upstream's end to downstream's start, idle system"
 LIMITS = {Mode.FULL: 300, Mode.QUICK: 30}
 
 LENGTH = 50
-_DATES = {Mode.FULL: 4, Mode.QUICK: 2}
-_RUNS = {Mode.FULL: 5, Mode.QUICK: 2}
+_DATES = {Mode.FULL: 4, Mode.QUICK: 1}
+_RUNS = {Mode.FULL: 5, Mode.QUICK: 3}
 
 
 def measure(ground: Ground, mode: Mode) -> Found:

@@ -24,7 +24,7 @@ LIMITS = {Mode.FULL: 7200, Mode.QUICK: 90}
 
 TASKS = 100
 #: Task instances of the small and the large size.
-_SIZES = {Mode.FULL: (10_000, 1_000_000), Mode.QUICK: (1_000, 5_000)}
+_SIZES = {Mode.FULL: (10_000, 1_000_000), Mode.QUICK: (500, 5_000)}
 #: How often the large size is measured.
 _ROUNDS = {Mode.FULL: 1, Mode.QUICK: 1}
 

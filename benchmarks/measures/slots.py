@@ -17,7 +17,7 @@ LIMITS = {Mode.FULL: 300, Mode.QUICK: 60}
 
 SLOTS = 64
 _DATES = {Mode.FULL: 20, Mode.QUICK: 3}
-_RUNS = {Mode.FULL: 3, Mode.QUICK: 3}
+_RUNS = {Mode.FULL: 3, Mode.QUICK: 1}
 
 
 def measure(ground: Ground, mode: Mode) -> Found:

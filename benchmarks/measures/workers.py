@@ -7,8 +7,6 @@ seconds from the first start to the last end. Rounds of 1, 2 and 4 workers take 
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 from benchmarks import rows
 from benchmarks.figures import ratios
 from benchmarks.ground import Ground
@@ -21,7 +19,7 @@ LIMITS = {Mode.FULL: 400, Mode.QUICK: 60}
 CHILDREN = 8
 _SECONDS = {Mode.FULL: 1.0, Mode.QUICK: 0.5}
 #: Tasks for each child.
-_EACH = {Mode.FULL: 10, Mode.QUICK: 4}
+_EACH = {Mode.FULL: 10, Mode.QUICK: 3}
 _ROUNDS = {Mode.FULL: 3, Mode.QUICK: 1}
 _WORKERS = (1, 2, 4)
 
@@ -44,9 +42,7 @@ def measure(ground: Ground, mode: Mode) -> Found:
 
 def _tasks_per_second(ground: Ground, mode: Mode, workers: int) -> float:
     tasks, dates = CHILDREN * workers, _EACH[mode]
-    with ExitStack() as stack:
-        for _ in range(workers):
-            stack.enter_context(ground.worker(CHILDREN))
+    with ground.worker(CHILDREN, processes=workers):
         parameters = {"BENCH_TASKS": tasks, "BENCH_SECONDS": _SECONDS[mode]}
         run = ground.run("tasks", dates, "--workers", "0", parameters=parameters)
     count = tasks * dates
