@@ -92,8 +92,8 @@ class Ground:
         """Run `benchmarks.instant` in place of workers while the block lasts; `items`: length of the lists that tasks return."""
         log = self.log("instant")
         command = [sys.executable, "-m", "benchmarks.instant", self.database_url, self.broker_url, str(items)]
-        with running(command, self.environment(), log):
-            wait_for(log, "listens", within=_WORKER_START)
+        with running(command, self.environment(), log) as process:
+            wait_for(process, log, "listens", within=_WORKER_START)
             yield
 
     @contextmanager
@@ -102,11 +102,10 @@ class Ground:
         command = [sys.executable, "-m", "backfill", "worker", "-c", str(children)]
         more = {"BACKFILL_PARENT_PID": os.getpid(), "BACKFILL__WORKER__SOFT_SHUTDOWN_TIMEOUT": 1}
         with ExitStack() as stack:
-            started = [self.log("worker") for _ in range(processes)]
-            for log in started:
-                stack.enter_context(running(command, self.environment(more), log))
-            for log in started:
-                wait_for(log, "listens to", within=_WORKER_START)
+            logs = [self.log("worker") for _ in range(processes)]
+            started = [stack.enter_context(running(command, self.environment(more), log)) for log in logs]
+            for process, log in zip(started, logs, strict=True):
+                wait_for(process, log, "listens to", within=_WORKER_START)
             yield
 
     def run(

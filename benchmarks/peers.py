@@ -12,7 +12,7 @@ from typing import Any
 from redis import Redis
 
 from benchmarks.ground import ROOT, Ground
-from benchmarks.processes import MeasureFailed, running, wait_for, wait_until
+from benchmarks.processes import MeasureFailed, running, wait_until
 
 #: Numbers of the broker's databases; ours is 0.
 _QUEUES, _RESULTS = 2, 3
@@ -34,6 +34,10 @@ class BareCelery:
         self._tasks: Any = bare_celery
         # the module may have been imported for another ground
         self._tasks.app.conf.update(broker_url=broker, result_backend=backend)
+
+    def listens(self) -> bool:
+        """Return whether a worker answers."""
+        return bool(self._tasks.app.control.ping(timeout=0.5))
 
     def seconds_with_results(self, count: int) -> float:
         """Return the seconds from the call of `group(…).apply_async()` until `get()` has returned all results."""
@@ -87,23 +91,13 @@ def bare_celery(ground: Ground, children: int) -> Iterator[BareCelery]:
     """Run `celery worker -c CHILDREN` with the peer's app while the block lasts."""
     peer = BareCelery(ground)
     log = ground.log("celery")
-    command = [
-        sys.executable,
-        "-m",
-        "celery",
-        "-A",
-        "benchmarks.bare_celery",
-        "worker",
-        "-c",
-        str(children),
-        "-l",
-        "info",
-    ]
+    command = [sys.executable, "-m", "celery", "-A", "benchmarks.bare_celery", "worker", "-c", str(children)]
     environment = ground.environment(
         {name: os.environ[name] for name in ("BENCH_CELERY_BROKER", "BENCH_CELERY_BACKEND")}
     )
-    with running(command, environment, log, cwd=ROOT):
-        wait_for(log, " ready.", within=60)
+    with running(command, environment, log, cwd=ROOT) as process:
+        # asked, as its own words would need a log level at which it writes two lines for each task
+        wait_until(lambda: process.poll() is not None or peer.listens(), "the Celery worker", within=60)
         yield peer
 
 

@@ -83,12 +83,18 @@ def wait_until(condition: Callable[[], bool], what: str, *, within: float, every
         time.sleep(every)
 
 
-def wait_for(log: Path, word: str, *, within: float) -> None:
-    """Return when a process has written `word`; `MeasureFailed` with its last words if it does not `within` seconds."""
+def wait_for(process: subprocess.Popen[bytes], log: Path, word: str, *, within: float) -> None:
+    """Return when `process` has written `word`; `MeasureFailed` with its last words if it ends, or does not `within` seconds."""
+
+    def said() -> bool:
+        return word in log.read_text(encoding="utf-8", errors="replace")
+
     try:
-        wait_until(lambda: word in log.read_text(encoding="utf-8", errors="replace"), f"{word!r}", within=within)
+        wait_until(lambda: said() or process.poll() is not None, f"a process that says {word.strip()!r}", within=within)
     except MeasureFailed as error:
-        raise MeasureFailed(f"{error} in {log.name}: {last_words(log)}") from None
+        raise MeasureFailed(f"{error}; it said: {last_words(log)}") from None
+    if not said():
+        raise MeasureFailed(f"a process ended that should say {word.strip()!r}; it said: {last_words(log)}")
 
 
 def cpu_seconds(pid: int) -> float:

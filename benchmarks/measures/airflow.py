@@ -88,8 +88,8 @@ class _Airflow:
         call([self._program, "db", "migrate"], self._environment(), self._ground.log("airflow"))
         log = self._ground.log("airflow-worker")
         command = [self._program, "celery", "worker", "-c", str(CHILDREN), "--skip-serve-logs"]
-        with running(command, self._environment(), log):
-            wait_for(log, " ready.", within=90)
+        with running(command, self._environment(), log) as process:
+            wait_for(process, log, " ready.", within=90)
             yield self
 
     def tasks_per_second(self, dates: int) -> float:
