@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import sys
+import threading
 import time
 from array import array
 from collections import Counter, deque
@@ -29,6 +30,8 @@ from benchmarks.figures import median, percentile
 _NOTE_EVERY = 0.5
 #: How many of the last statements are kept with their times.
 _KEPT = 10_000
+#: Letters of a statement by which it is told from others.
+_TELLING = 160
 
 
 class Observer:
@@ -41,12 +44,15 @@ class Observer:
         self.walls = array("d")
         self.cpus = array("d")
         self.execute: dict[str, Any] = {}
+        #: Count and seconds of each statement, by its first letters.
+        self.statements: dict[str, list[float]] = {}
         self._slept = 0.0
         self._mark: tuple[float, float] | None = None
 
     def install(self) -> None:
         """Put the counters into SQLAlchemy and around the steps of the loop."""
         event.listen(Engine, "before_cursor_execute", self._on_statement)
+        event.listen(Engine, "after_cursor_execute", self._on_answer)
         for name in ("begin", "commit", "rollback"):
             event.listen(Engine, name, functools.partial(self._count, name))
         self._wrap(PGDialect_psycopg2, "do_ping", before=lambda: self._count("ping"))
@@ -62,6 +68,7 @@ class Observer:
             "execute": self.execute,
             "ticks": self._ticks(),
             "cpu_notes": self.cpu_notes,
+            "statements": self.statements,
             "statement_times": list(self.statement_times),
             "peak_mib": _peak_mib(),
             "cpu_seconds": usage.ru_utime + usage.ru_stime,
@@ -75,6 +82,14 @@ class Observer:
     def _on_statement(self, *_: Any) -> None:
         self.counts["statement"] += 1
         self.statement_times.append(time.monotonic())
+
+    def _on_answer(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        """Add up what each statement took, its way there and back included; only the loop's own thread is looked at."""
+        if threading.current_thread() is threading.main_thread():
+            took = time.monotonic() - self.statement_times[-1]
+            entry = self.statements.setdefault(" ".join(statement.split())[:_TELLING], [0, 0.0])
+            entry[0] += 1
+            entry[1] += took
 
     # -- the loop -------------------------------------------------------------------------------------------------------
 
