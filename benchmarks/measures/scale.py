@@ -34,11 +34,12 @@ def measure(ground: Ground, mode: Mode) -> Found:
     small, large = _SIZES[mode]
     large = int(os.environ.get("BENCH_LARGE", large))
     rounds = int(os.environ.get("BENCH_LARGE_ROUNDS", _ROUNDS[mode]))
-    smalls, larges = [], []
+    smalls, larges, kept = [], [], []
     with ground.instant_workers():
         smalls.append(_drive(ground, small))
         for _ in range(rounds):
             larges.append(_drive(ground, large))
+            kept.append(_bytes(ground) / large)
             smalls.append(_drive(ground, small))
         while len(smalls) < 3:  # noqa: PLR2004  # medians of at least three
             smalls.append(_drive(ground, small))
@@ -70,6 +71,7 @@ def measure(ground: Ground, mode: Mode) -> Found:
             middle("statements by the task instance, busy", sent, "", goal=at_most(0.05)),
             middle("BEGIN, COMMIT and pings by the task instance", [_control(run) / large for run in larges], ""),
             middle("task instances per second", [1 / each for each in wall], "1/s", note="instant workers"),
+            middle("bytes in the database by the task instance", kept, "B", note="tables and indexes, as they grew"),
         ],
         sizes={"tasks": TASKS, "small": small, "large": large, "rounds of the large": rounds},
         raw={
@@ -88,6 +90,14 @@ def _drive(ground: Ground, count: int) -> Run:
     if ended != count:
         raise MeasureFailed(f"{ended} of {count} task instances succeeded")
     return run
+
+
+def _bytes(ground: Ground) -> float:
+    """Return what all tables of the schema take on disk."""
+    [(size,)] = ground.rows(
+        "select sum(pg_total_relation_size(oid)) from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
+    )
+    return float(size)
 
 
 def _each(runs: list[Run], name: str, factor: float, count: int) -> list[float]:
