@@ -44,18 +44,19 @@ where dag_id = :dag_id and state = 'success'
 
 
 def measure(ground: Ground, mode: Mode) -> Found:
-    """Return the ratio to Airflow, or say that it is missing."""
+    """Return the ratio to Airflow, or say that it is missing; BENCH_DATES changes the number of our dates."""
     program = os.environ.get("AIRFLOW_BIN", "")
-    sizes = {"tasks": TASKS, "dates": _OUR_DATES[mode], "Airflow's dates": _THEIR_DATES[mode], "rounds": _ROUNDS[mode]}
+    dates = int(os.environ.get("BENCH_DATES", _OUR_DATES[mode]))
+    sizes = {"tasks": TASKS, "dates": dates, "Airflow's dates": _THEIR_DATES[mode], "rounds": _ROUNDS[mode]}
     if not program:
         why = "Airflow is not installed here: set AIRFLOW_BIN to the `airflow` program of an environment of its own"
         return Found(figures=[missing(_NAME, "×", why, goal=_GOAL)], sizes=sizes)
     ours, theirs = [], []
-    count = TASKS * _OUR_DATES[mode]
+    count = TASKS * dates
     with ground.worker(CHILDREN), _Airflow(ground, Path(program)).working() as airflow:
         ground.run("tasks", 1, "--workers", "0")
         for _ in range(_ROUNDS[mode]):
-            run = ground.run("tasks", _OUR_DATES[mode], "--workers", "0")
+            run = ground.run("tasks", dates, "--workers", "0")
             ours.append(count / rows.seconds_from_dispatch(ground, run.dag_id, count))
             theirs.append(airflow.tasks_per_second(_THEIR_DATES[mode]))
     return Found(

@@ -1,32 +1,39 @@
 """The benchmarks run as `make bench` runs them, with small sizes; no figure is held against anything."""
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers import make_home
 
 from benchmarks.measurement import Mode, load_all
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
+@pytest.fixture
+def homes() -> Iterator[Path]:
+    """A folder for homes of servers that also their own user may enter."""
+    folder = make_home()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_measures_leave_results_a_page_and_nothing_else(tmp_path: Path):
-    results, page, folder = tmp_path / "results", tmp_path / "page.md", tmp_path / "homes"
-    folder.mkdir()
-    for parent in (folder, *folder.parents):  # the database's own user passes through here
-        if parent.owner() == Path.home().owner() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o011)
+def test_the_measures_leave_results_a_page_and_nothing_else(tmp_path: Path, homes: Path):
+    results, page = tmp_path / "results", tmp_path / "page.md"
     finished = subprocess.run(
         [
             *(sys.executable, "-m", "benchmarks", "--quick", "--only", "latency,idle,scale"),
             *("--results", str(results), "--page", str(page)),
         ],
         cwd=ROOT,
-        env={**os.environ, "BENCH_FOLDER": str(folder), "BENCH_LARGE": "2000"},
+        env={**os.environ, "BENCH_FOLDER": str(homes), "BENCH_LARGE": "2000"},
         capture_output=True,
         text=True,
         check=False,
@@ -39,4 +46,4 @@ def test_the_measures_leave_results_a_page_and_nothing_else(tmp_path: Path):
         assert measurement.facts["postgresql"]["fsync"] == "on"
     assert load_all(results, Mode.FULL) == {}
     assert "## Quick run" in page.read_text()
-    assert list(folder.iterdir()) == []
+    assert list(homes.iterdir()) == []
