@@ -88,17 +88,20 @@ class Ground:
         return self.home / "bench" / f"{next(_numbers)}-{name}.log"
 
     @contextmanager
-    def instant_workers(self, *, items: int = 0) -> Iterator[None]:
-        """Run `benchmarks.instant` in place of workers while the block lasts; `items`: length of the lists that tasks return."""
+    def instant_workers(self, *, items: int = 0) -> Iterator[int]:
+        """Run `benchmarks.instant` in place of workers while the block lasts; `items`: length of the lists that tasks return.
+
+        Yields the process id.
+        """
         log = self.log("instant")
         command = [sys.executable, "-m", "benchmarks.instant", self.database_url, self.broker_url, str(items)]
         with running(command, self.environment(), log) as process:
             wait_for(process, log, "listens", within=_WORKER_START)
-            yield
+            yield process.pid
 
     @contextmanager
-    def worker(self, children: int, *, processes: int = 1) -> Iterator[None]:
-        """Run `backfill worker -c CHILDREN`, once or several times; all of them listen while the block lasts."""
+    def worker(self, children: int, *, processes: int = 1) -> Iterator[list[int]]:
+        """Run `backfill worker -c CHILDREN`, once or several times; all of them listen while the block lasts. Yields their pids."""
         command = [sys.executable, "-m", "backfill", "worker", "-c", str(children)]
         more = {"BACKFILL_PARENT_PID": os.getpid(), "BACKFILL__WORKER__SOFT_SHUTDOWN_TIMEOUT": 1}
         with ExitStack() as stack:
@@ -106,7 +109,7 @@ class Ground:
             started = [stack.enter_context(running(command, self.environment(more), log)) for log in logs]
             for process, log in zip(started, logs, strict=True):
                 wait_for(process, log, "listens to", within=_WORKER_START)
-            yield
+            yield [process.pid for process in started]
 
     def run(
         self,
@@ -159,6 +162,11 @@ class Ground:
         """Return what a statement finds."""
         with self.engine.connect() as tx:
             return tx.execute(text(statement), values).all()
+
+    def postmaster(self) -> int:
+        """Return the process id of the database server, from which all its other processes descend."""
+        [(backend,)] = self.rows("select pg_backend_pid()")
+        return int(Path(f"/proc/{backend}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
 
     def empty(self) -> None:
         """Forget all jobs, runs and messages, so that no measure finds what another left."""

@@ -27,6 +27,8 @@ class BareCelery:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
+        #: Of the worker's main process.
+        self.pid = 0
         broker, backend = _url(ground, _QUEUES), _url(ground, _RESULTS)
         os.environ.update(BENCH_CELERY_BROKER=broker, BENCH_CELERY_BACKEND=backend)
         from benchmarks import bare_celery  # noqa: PLC0415  # reads where the broker is
@@ -98,6 +100,7 @@ def bare_celery(ground: Ground, children: int) -> Iterator[BareCelery]:
     with running(command, environment, log, cwd=ROOT) as process:
         # asked, as its own words would need a log level at which it writes two lines for each task
         wait_until(lambda: process.poll() is not None or peer.listens(), "the Celery worker", within=60)
+        peer.pid = process.pid
         yield peer
 
 

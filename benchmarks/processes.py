@@ -95,9 +95,3 @@ def wait_for(process: subprocess.Popen[bytes], log: Path, word: str, *, within: 
         raise MeasureFailed(f"{error}; it said: {last_words(log)}") from None
     if not said():
         raise MeasureFailed(f"a process ended that should say {word.strip()!r}; it said: {last_words(log)}")
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that the living threads of a process have used, by the scheduler's own count in nanoseconds."""
-    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(thread.read_text(encoding="utf-8").split()[0]) for thread in threads) / 1e9

@@ -14,9 +14,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from benchmarks.cpu import threads_seconds
 from benchmarks.ground import Ground, Run
 from benchmarks.measurement import Found, Mode, at_most, middle
-from benchmarks.processes import cpu_seconds, wait_until
+from benchmarks.processes import wait_until
 
 KEY = "idle"
 TITLE = "Coordinator that waits"
@@ -45,10 +46,10 @@ def measure(ground: Ground, mode: Mode) -> Found:
             time.sleep(_SETTLING)
             moments.append(time.monotonic())
             for _ in range(_LOOKS[mode]):
-                used = cpu_seconds(pid)
+                used = threads_seconds(pid)
                 time.sleep(_LOOK[mode])
                 moments.append(time.monotonic())
-                shares.append(100 * (cpu_seconds(pid) - used) / (moments[-1] - moments[-2]))
+                shares.append(100 * (threads_seconds(pid) - used) / (moments[-1] - moments[-2]))
         finally:
             _let_end(pipe)
             runner.join()

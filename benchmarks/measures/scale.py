@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 
+from benchmarks.cpu import CpuByPart
 from benchmarks.figures import median
 from benchmarks.ground import Ground, Run
 from benchmarks.measurement import Figure, Found, Mode, at_most, middle
@@ -29,16 +30,23 @@ _SIZES = {Mode.FULL: (10_000, 1_000_000), Mode.QUICK: (500, 5_000)}
 _ROUNDS = {Mode.FULL: 1, Mode.QUICK: 1}
 
 
+#: Parts of the system whose CPU time is told.
+_PARTS = ("command", "PostgreSQL", "Valkey", "instant workers")
+
+
 def measure(ground: Ground, mode: Mode) -> Found:
     """Return the cost of a task instance at both sizes; BENCH_LARGE and BENCH_LARGE_ROUNDS change the large one."""
     small, large = _SIZES[mode]
     large = int(os.environ.get("BENCH_LARGE", large))
     rounds = int(os.environ.get("BENCH_LARGE_ROUNDS", _ROUNDS[mode]))
-    smalls, larges, kept = [], [], []
-    with ground.instant_workers():
+    smalls, larges, kept, parts = [], [], [], []
+    with ground.instant_workers() as pid:
+        cpu = CpuByPart(ground, {"instant workers": pid})
         smalls.append(_drive(ground, small))
         for _ in range(rounds):
+            cpu.start()
             larges.append(_drive(ground, large))
+            parts.append({part: 1000 * seconds / large for part, seconds in cpu.taken().items() if part in _PARTS})
             kept.append(_bytes(ground) / large)
             smalls.append(_drive(ground, small))
         while len(smalls) < 3:  # noqa: PLR2004  # medians of at least three
@@ -71,6 +79,12 @@ def measure(ground: Ground, mode: Mode) -> Found:
             middle("statements by the task instance, busy", sent, "", goal=at_most(0.05)),
             middle("BEGIN, COMMIT and pings by the task instance", [_control(run) / large for run in larges], ""),
             middle("task instances per second", [1 / each for each in wall], "1/s", note="instant workers"),
+            middle(
+                "CPU of a task instance, all processes",
+                [sum(each.values()) for each in parts],
+                "ms",
+                note=", ".join(f"{part} {median([each[part] for each in parts]):.3f}" for part in _PARTS),
+            ),
             middle("bytes in the database by the task instance", kept, "B", note="tables and indexes, as they grew"),
         ],
         sizes={"tasks": TASKS, "small": small, "large": large, "rounds of the large": rounds},
