@@ -95,7 +95,7 @@ class Ground:
         """
         log = self.log("instant")
         command = [sys.executable, "-m", "benchmarks.instant", self.database_url, self.broker_url, str(items)]
-        with running(command, self.environment(), log) as process:
+        with running(command, self.environment(), log, cwd=self.home) as process:
             wait_for(process, log, "listens", within=_WORKER_START)
             yield process.pid
 
@@ -106,7 +106,9 @@ class Ground:
         more = {"BACKFILL_PARENT_PID": os.getpid(), "BACKFILL__WORKER__SOFT_SHUTDOWN_TIMEOUT": 1}
         with ExitStack() as stack:
             logs = [self.log("worker") for _ in range(processes)]
-            started = [stack.enter_context(running(command, self.environment(more), log)) for log in logs]
+            started = [
+                stack.enter_context(running(command, self.environment(more), log, cwd=self.home)) for log in logs
+            ]
             for process, log in zip(started, logs, strict=True):
                 wait_for(process, log, "listens to", within=_WORKER_START)
             yield [process.pid for process in started]
@@ -139,7 +141,7 @@ class Ground:
         module = ["benchmarks.observed", str(report)] if observe else ["backfill"]
         environment = self.environment({"BENCH_DAG_ID": dag_id, **(parameters or {})})
         began = datetime.now(UTC).timestamp()
-        seconds = call([sys.executable, "-m", *module, *command], environment, self.log("run"))
+        seconds = call([sys.executable, "-m", *module, *command], environment, self.log("run"), cwd=self.home)
         return Run(dag_id, seconds, began, json.loads(report.read_text()) if observe else {})
 
     # -- the servers ----------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def measure(ground: Ground, mode: Mode) -> Found:
         warm.append(rows.first_start(ground, run.dag_id) - run.began)
     log = ground.log("help")
     command = [sys.executable, "-m", "backfill", "--help"]
-    helps = [call(command, ground.environment(), log) for _ in range(_HELPS[mode])]
+    helps = [call(command, ground.environment(), log, cwd=ground.home) for _ in range(_HELPS[mode])]
     return Found(
         figures=[
             middle("`backfill run`, first task instance started, servers stopped before", cold, "s", goal=at_most(2.5)),
