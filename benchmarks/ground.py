@@ -47,9 +47,13 @@ class Run:
 
 
 class Ground:
-    """A home with servers of its own; to be entered. Removed with all its processes when it is left."""
+    """A home with servers of its own; to be entered. Removed with all its processes when it is left.
 
-    def __init__(self) -> None:
+    Commands and workers are those of the checkout at `root`, which may be another than this one.
+    """
+
+    def __init__(self, root: Path = ROOT) -> None:
+        self._root = root
         self._at_the_end = ExitStack()
         self._servers: Servers
         self.home = Path()
@@ -67,7 +71,7 @@ class Ground:
             self._servers = stack.enter_context(Servers(self.home))
             self._reach_servers()
             stack.callback(self._disconnect)
-            upgrade(self.engine)
+            self._make_schema()
             self._at_the_end = stack.pop_all()
         return self
 
@@ -77,9 +81,9 @@ class Ground:
     # -- processes ------------------------------------------------------------------------------------------------------
 
     def environment(self, more: Mapping[str, object] | None = None) -> dict[str, str]:
-        """Return the environment of a process of this home: no settings but its folder, this checkout's code."""
+        """Return the environment of a process of this home: no settings but its folder, the checkout's code."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("BACKFILL")}
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        path = os.pathsep.join([str(self._root), *filter(None, [os.environ.get("PYTHONPATH")])])
         own = {"BACKFILL__CORE__HOME": str(self.home), "PYTHONPATH": path}
         return {**inherited, **own, **{name: str(value) for name, value in (more or {}).items()}}
 
@@ -178,6 +182,17 @@ class Ground:
             )
         with self.broker() as client:
             client.flushall()
+
+    def _make_schema(self) -> None:
+        if self._root == ROOT:
+            upgrade(self.engine)
+        else:
+            call(
+                [sys.executable, "-m", "backfill", "db", "upgrade"],
+                self.environment(),
+                self.log("schema"),
+                cwd=self.home,
+            )
 
     def _disconnect(self) -> None:
         self.engine.dispose()  # the one of the last start

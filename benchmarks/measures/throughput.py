@@ -42,7 +42,7 @@ def measure(ground: Ground, mode: Mode) -> Found:
         celery.seconds_with_results(TASKS)
         cpu = CpuByPart(ground, {"worker": worker, "Celery worker": celery.pid})
         taken = [_round(ground, celery, cpu, dates) for _ in range(rounds)]
-    ours = [each.ours for each in taken]
+    ours = [each.ours.rate for each in taken]
     return Found(
         figures=[
             middle("against bare Celery with results", ratios(ours, [r.results for r in taken]), "×", goal=at_least(5)),
@@ -54,52 +54,68 @@ def measure(ground: Ground, mode: Mode) -> Found:
                 goal=at_least(2.5),
             ),
             middle("task instances per second", ours, "1/s"),
-            middle("the same over the whole command, its start included", [r.command for r in taken], "1/s"),
+            middle("the same over the whole command, its start included", [r.ours.command for r in taken], "1/s"),
             middle("bare Celery with results, tasks per second", [r.results for r in taken], "1/s"),
             middle("bare Celery with results that nobody reads, tasks per second", [r.unread for r in taken], "1/s"),
             middle("bare Celery, results ignored, tasks per second", [r.ignored for r in taken], "1/s"),
-            middle("commits by the task instance, of all processes", [r.commits for r in taken], ""),
-            _cpu("CPU of a task instance, all processes", [r.our_cpu for r in taken]),
+            middle("commits by the task instance, of all processes", [r.ours.commits for r in taken], ""),
+            _cpu("CPU of a task instance, all processes", [r.ours.cpu for r in taken]),
             _cpu(
                 "CPU of a bare Celery task with results that nobody reads, all processes", [r.their_cpu for r in taken]
             ),
         ],
         sizes={"tasks": TASKS, "dates": dates, "worker children": CHILDREN, "rounds": rounds},
-        raw={"cpu_ms_ours": [r.our_cpu for r in taken], "cpu_ms_theirs": [r.their_cpu for r in taken]},
+        raw={"cpu_ms_ours": [r.ours.cpu for r in taken], "cpu_ms_theirs": [r.their_cpu for r in taken]},
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Round:
-    """What one round of all sides found: rates by the second, CPU in milliseconds by the task and the part."""
+class OurSide:
+    """What one `backfill run` took: rates by the second, CPU in milliseconds by the task instance and the part."""
 
-    ours: float
+    rate: float
     command: float
+    commits: float
+    cpu: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Round:
+    """What one round of all sides found."""
+
+    ours: OurSide
     results: float
     unread: float
     ignored: float
-    commits: float
-    our_cpu: dict[str, float]
     their_cpu: dict[str, float]
 
 
-def _round(ground: Ground, celery: BareCelery, cpu: CpuByPart, dates: int) -> _Round:
+def our_side(ground: Ground, cpu: CpuByPart, dates: int) -> OurSide:
+    """Backfill `dates` dates of ten no-op tasks with the worker that listens."""
     count, before = TASKS * dates, _commits(ground)
     cpu.start()
     run = ground.run("tasks", dates, "--workers", "0")
-    our_cpu, commits = cpu.taken(), _commits(ground) - before
+    taken = cpu.taken()
+    return OurSide(
+        rate=count / rows.seconds_from_dispatch(ground, run.dag_id, count),
+        command=count / run.seconds,
+        commits=(_commits(ground) - before) / count,
+        cpu=_milliseconds(taken, count, ("command", "worker", "worker's children", "PostgreSQL", "Valkey")),
+    )
+
+
+def _round(ground: Ground, celery: BareCelery, cpu: CpuByPart, dates: int) -> _Round:
+    count = TASKS * dates
+    ours = our_side(ground, cpu, dates)
     results = celery.seconds_with_results(count)
     cpu.start()
     unread = celery.seconds_with_results_unread(count)
     return _Round(
-        ours=count / rows.seconds_from_dispatch(ground, run.dag_id, count),
-        command=count / run.seconds,
+        ours=ours,
         results=count / results,
         unread=count / unread,
         their_cpu=_milliseconds(cpu.taken(), count, ("client", "Celery worker", "Celery worker's children", "Valkey")),
         ignored=count / celery.seconds_without_results(count),
-        commits=commits / count,
-        our_cpu=_milliseconds(our_cpu, count, ("command", "worker", "worker's children", "PostgreSQL", "Valkey")),
     )
 
 
