@@ -154,7 +154,12 @@ class BackfillJob(BaseJob):
             raise ValueError(f"job {self.id} was read from its row; give it its DAG first")
         self.workplace = workplace
         self.course = Course(
-            job_id=self.id, dag=self.dag, request=self.request, settings=workplace.settings, total_runs=self.total_runs
+            job_id=self.id,
+            dag=self.dag,
+            request=self.request,
+            settings=workplace.settings,
+            total_runs=self.total_runs,
+            clock=workplace.clock,
         )
         self._dispatcher = Dispatcher(self.id, self.course, workplace)
         self._waits = Waits(self.course.window, workplace.settings.core.parallelism or None)
