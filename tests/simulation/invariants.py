@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from model_database import Change, Row
+from model_database import Change
 from players import Coordinator, Worker
 from scripts import POOL
 
@@ -26,7 +26,20 @@ def _pairs(*rules: str) -> set[Pair]:
 
 
 _COORDINATORS = _pairs(
-    "S3.1", "S3.2", "S3.3", "S3.4", "S3.5", "S3.6", "S3.8", "S3.14", "S3.15", "S3.16", "S3.17", "S3.20", "S3.21", "S3.23"
+    "S3.1",
+    "S3.2",
+    "S3.3",
+    "S3.4",
+    "S3.5",
+    "S3.6",
+    "S3.8",
+    "S3.14",
+    "S3.15",
+    "S3.16",
+    "S3.17",
+    "S3.20",
+    "S3.21",
+    "S3.23",
 )
 _WORKERS = _pairs("S3.7", "S3.8", "S3.9", "S3.10", "S3.11", "S3.12", "S3.13", "S3.15")
 
@@ -145,14 +158,8 @@ class Invariants:
 
 def disagreement(expected: dict[str, Any], found: dict[str, Any]) -> str:
     """Return in words where two ends differ."""
-    lines = []
-    for what in ("job", "runs", "task instances"):
-        if expected[what] != found[what]:
-            lines.append(f"{what}: {expected[what]} without faults, {found[what]} with them")
-    return "\n".join(lines)
-
-
-def is_let_be(world: Any, ti: Row) -> bool:
-    """Return whether `ti` may be unfinished after its job: it was cleared when nobody looked any more, or its run was closed."""
-    run = world.tables.run[ti.dag_run_id]
-    return run.state in {"queued", "failed"}
+    return "\n".join(
+        f"{what}: {expected[what]} without faults, {found[what]} with them"
+        for what in ("job", "runs", "task instances")
+        if expected[what] != found[what]
+    )

@@ -208,21 +208,3 @@ def _pending(date: Row, run: Row | None) -> PlannedDate:
         dag_run_id=date.dag_run_id if run is None else run.id,
         counts_as_running=run is not None and run.state == "running" and not run.external_trigger,
     )
-
-
-@answers(dates._MARK)
-def mark_dates(
-    t: Tables,
-    now: datetime,
-    *,
-    job_id: int,
-    dag_id: str | None,
-    ordinals: Sequence[int],
-    dag_run_ids: Sequence[int | None],
-    progress: str,
-) -> list[Any]:
-    for ordinal, run_id in zip(ordinals, dag_run_ids, strict=True):
-        key = (job_id, dag_id or t.job[job_id].dag_id, ordinal)
-        if t.date[key].active:
-            t.change("date", key, progress=progress, dag_run_id=run_id or t.date[key].dag_run_id)
-    return []

@@ -22,7 +22,9 @@ def run_facts(run: Row, ordinal: int) -> RunFacts:
 
 
 @answers(runs._ADMIT)
-def admit(t: Tables, now: datetime, *, job_id: int, dag_id: str, ordinals: Sequence[int], conf: str | None) -> list[Any]:
+def admit(
+    t: Tables, now: datetime, *, job_id: int, dag_id: str, ordinals: Sequence[int], conf: str | None
+) -> list[Any]:
     due = [
         (date, run_at(t, dag_id, date.logical_date))
         for date in sorted(t.date.values(), key=lambda date: date.ordinal)
@@ -198,11 +200,6 @@ def _in_order(t: Tables, found: Iterable[Row], then_by: str) -> list[RunFacts]:
     return [run_facts(run, -1 if ordinal is None else ordinal) for ordinal, run in placed]
 
 
-@answers(runs._SELECT)
-def select_runs(t: Tables, now: datetime, *, dag_run_ids: Sequence[int]) -> list[Any]:
-    return _in_order(t, [t.run[run_id] for run_id in dag_run_ids if run_id in t.run], "logical_date")
-
-
 @answers(runs._SELECT_WINDOW)
 def select_window(t: Tables, now: datetime, *, job_id: int) -> list[Any]:
     return _in_order(t, [run for run in t.run.values() if run.job_id == job_id and run.state == "running"], "id")
@@ -240,10 +237,7 @@ def select_previous(
     t: Tables, now: datetime, *, dag_id: str, dag_run_ids: Sequence[int], task_ids: Sequence[str]
 ) -> list[Any]:
     return [
-        row
-        for run_id in dag_run_ids
-        if run_id in t.run
-        for row in _previous_of(t, dag_id, t.run[run_id], task_ids)
+        row for run_id in dag_run_ids if run_id in t.run for row in _previous_of(t, dag_id, t.run[run_id], task_ids)
     ]
 
 
@@ -263,7 +257,9 @@ def _previous_of(t: Tables, dag_id: str, asked: Row, task_ids: Sequence[str]) ->
     run = run_at(t, dag_id, date)
     rows = []
     for task_id in task_ids or [None]:
-        there = [ti.state for ti in t.tis_of([run.id] if run else []) if ti.task_id == task_id and ti.state != "removed"]
+        there = [
+            ti.state for ti in t.tis_of([run.id] if run else []) if ti.task_id == task_id and ti.state != "removed"
+        ]
         seen = bool(there) or any(
             ti.task_id == task_id and ti.state != "removed" for ti in t.tis_of([each.id for each in earlier])
         )

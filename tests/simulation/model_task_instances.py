@@ -50,13 +50,6 @@ def lock_dags(t: Tables, now: datetime, *, dag_ids: Sequence[str]) -> list[Any]:
     return [(dag_id,) for dag_id in sorted(dag_ids) if dag_id in t.dag]
 
 
-@answers(task_instances._ADD_DAGS)
-def add_dags(t: Tables, now: datetime, *, dag_ids: Sequence[str]) -> list[Any]:
-    for dag_id in dag_ids:
-        t.dag.setdefault(dag_id, Row(dag_id=dag_id, fileloc=None))
-    return []
-
-
 @answers(task_instances._LOCK_POOLS)
 def lock_pools(t: Tables, now: datetime, *, pools: Sequence[str]) -> list[Any]:
     return [record(pool=name, slots=t.pool[name].slots) for name in sorted(pools) if name in t.pool]
@@ -413,7 +406,11 @@ def expand(
         taken.add(index)
         wanted = 0 <= index < length if length > 0 else index == -1
         was_removed = ti.state == "removed"
-        if index != ti.map_index or (wanted and was_removed) or (not wanted and ti.state not in {"removed", *IN_FLIGHT}):
+        if (
+            index != ti.map_index
+            or (wanted and was_removed)
+            or (not wanted and ti.state not in {"removed", *IN_FLIGHT})
+        ):
             stays = wanted and not was_removed
             t.change(
                 "ti",

@@ -26,6 +26,7 @@ from backfill.store.attempts import (
     Finish,
     claim_if_queued,
     finish_if_current,
+    give_up_heartbeats,
     hand_back_if_running,
     renew_heartbeats,
     select_cancelled,
@@ -196,6 +197,14 @@ class Phase(Enum):
     ENDED = "user code has ended, and the finish is still to be written"
 
 
+class Death(Enum):
+    """How the process of a worker ends before its attempt."""
+
+    UNNOTICED = "with its worker"
+    NOTICED = "its main process tells of it"
+    ORPHANED = "it has lost its main process, and gives up its heartbeat itself"
+
+
 class Worker:
     """A worker: one process at a time, which takes messages, claims them together, and runs them one after the other.
 
@@ -323,15 +332,18 @@ class Worker:
             self._told_to_stop = True
             self.phase = Phase.ENDED
 
-    def die(self, *, noticed: bool) -> None:
+    def die(self, how: Death) -> None:
         """Lose the process. Where its main process notices, that says so, and gives back what was not begun, at no cost."""
         begun, *others = self.claims or [None]
         self.claims.clear()
         self.received, self.phase = [], Phase.IDLE
-        if noticed and begun is not None and not self.is_cut_off:
-            self._transact(lambda tx: hand_back_if_running(tx, [claim.attempt_id for claim in others if claim]))
-            lost = ExecutorEvent(begun.task_instance_id, begun.attempt_id, _S.FAILED, "it died", infrastructure=True)
-            self._world.broker.publish(lost)
+        if begun is None or self.is_cut_off or how is Death.UNNOTICED:
+            return
+        self._transact(lambda tx: hand_back_if_running(tx, [claim.attempt_id for claim in others if claim]))
+        if how is Death.ORPHANED:
+            self._transact(lambda tx: give_up_heartbeats(tx, [begun.attempt_id]))
+        lost = ExecutorEvent(begun.task_instance_id, begun.attempt_id, _S.FAILED, "it died", infrastructure=True)
+        self._world.broker.publish(lost)
 
     def shut_down(self) -> None:
         """Be told to leave: all that it holds is handed back."""

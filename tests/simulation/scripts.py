@@ -44,7 +44,14 @@ _SHAPES: dict[str, list[dict[str, Any]]] = {
     ],
     "mapped": [
         {"task_id": "list", "retries": 1},
-        {"task_id": "each", "kind": "mapped", "upstream": ["list"], "expand": {"xcom": "list"}, "retries": 1, "pool": POOL},
+        {
+            "task_id": "each",
+            "kind": "mapped",
+            "upstream": ["list"],
+            "expand": {"xcom": "list"},
+            "retries": 1,
+            "pool": POOL,
+        },
         {"task_id": "sum", "upstream": ["each"], "trigger_rule": "all_done"},
     ],
 }
@@ -69,9 +76,7 @@ class Script:
 
     @property
     def settings(self) -> Settings:
-        return SETTINGS.override(
-            "the simulation", {"task.infrastructure_retries": self.infrastructure_retries}
-        )
+        return SETTINGS.override("the simulation", {"task.infrastructure_retries": self.infrastructure_retries})
 
     def dag(self) -> DAG:
         dag = build_dag(

@@ -13,14 +13,14 @@ import model_attempts  # noqa: F401  # registers what answers the statements, wi
 from frozen_time import UNTIL_IDLE, FrozenTime
 from invariants import Invariants
 from model_database import Change, Database, Row
-from players import Broker, Coordinator, Phase, Worker, finish
+from players import Broker, Coordinator, Death, Phase, Worker, finish
 from scripts import DAY, FIRST, POOL, POOL_SLOTS, Script
 
 from backfill.coordinator import orders
 from backfill.exceptions import RefusedError
 from backfill.jobs import BackfillJob
-from backfill.jobs.course import compile_graph
 from backfill.jobs.admission import templates_for
+from backfill.jobs.course import compile_graph
 from backfill.jobs.request import BackfillRequest
 from backfill.states import ACTIVE_JOB, FINISHED, JobState, TaskInstanceState
 from backfill.store import clearing, dags, dates, job_rows, jobs
@@ -55,7 +55,7 @@ class World:
         self.is_cancelled = False
         self._rescheduled: set[tuple[int, int]] = set()
         self._attempt_numbers = count(1)
-        self._names = mock.patch("backfill.jobs.dispatch.uuid4", lambda: UUID(int=next(self._attempt_numbers)))
+        self._names = mock.patch("backfill.jobs.dispatch.uuid4", self._next_attempt_id)
         self._names.start()
         self.job_id = self._create_job()
 
@@ -66,6 +66,9 @@ class World:
     @property
     def job(self) -> Row:
         return self.tables.job[self.job_id]
+
+    def _next_attempt_id(self) -> UUID:
+        return UUID(int=next(self._attempt_numbers))
 
     def close(self) -> None:
         for coordinator in self.coordinators:
@@ -140,6 +143,24 @@ class World:
             if worker.begun is not None and worker.begun.attempt_id in attempt_ids:
                 worker.stop()
 
+    def idle_workers(self) -> list[Worker]:
+        return [each for each in self.workers if not each.received and not each.claims and not each.is_frozen]
+
+    def busy_workers(self) -> list[Worker]:
+        return [each for each in self.workers if each.received or each.claims]
+
+    def go_well(self) -> None:
+        """Let everybody who can go on do the next that comes."""
+        for coordinator in self.live_coordinators():
+            coordinator.turns.go_on()
+        for worker in self.idle_workers():
+            if self.broker.messages:
+                worker.received.append(self.broker.messages.pop(0))
+        for worker in self.busy_workers():
+            worker.step()
+        if self.broker.events:
+            self.deliver(0)
+
     # -- time -----------------------------------------------------------------------------------------------------------
 
     def advance(self, seconds: float) -> None:
@@ -150,7 +171,7 @@ class World:
             self.time.seconds = min(end, self.time.seconds + interval)
             for worker in self.workers:
                 if worker.claims and self.time.seconds >= worker.deadline:
-                    worker.die(noticed=False)
+                    worker.die(Death.UNNOTICED)
                 worker.beat()
 
     # -- the operator ---------------------------------------------------------------------------------------------------
@@ -187,9 +208,7 @@ class World:
         retries = {ti.task_id: self.dag.task_dict[ti.task_id].retries}
         with self.operator.begin() as tx:
             timeout = self.settings.task.heartbeat_timeout
-            if clearing.clear_task_instances(
-                tx, [ti.dag_run_id], retries, ti_ids=[ti.id], heartbeat_timeout=timeout
-            ):
+            if clearing.clear_task_instances(tx, [ti.dag_run_id], retries, ti_ids=[ti.id], heartbeat_timeout=timeout):
                 self.touched.add(ti.id)
 
     def set_by_hand(self, ti: Row, state: str) -> None:
@@ -224,7 +243,7 @@ class World:
             worker.is_frozen = worker.is_cut_off = False
             worker.engine.faults.clear()
             if worker.claims and self.time.seconds >= worker.deadline:
-                worker.die(noticed=False)
+                worker.die(Death.UNNOTICED)
         for coordinator in self.coordinators:
             coordinator.engine.faults.clear()
         self.operator.faults.clear()
