@@ -13,7 +13,8 @@ _INTRODUCTION = """\
 
 Written by `make bench` (all of it: about an hour on two cores, most of it for a million task instances), `make bench QUICK=1` (smaller
 sizes, under two minutes) or `make bench ONLY=latency,idle` (some of it). Everything is started by the benchmark, on sockets of its own: a
-PostgreSQL with fsync on, a Valkey, workers. The figures with their samples are in `benchmarks/results/`.
+PostgreSQL with fsync on, a Valkey, workers. Each measure has a limit after which it is given up and said to have failed. The figures with
+their samples are in `benchmarks/results/`.
 
 A figure is the median over its runs, beside it the smallest and the largest. Ratios are taken within each round, in which the two sides
 take turns (A B A B). [performance.md](performance.md) tells where the time goes.

@@ -25,7 +25,7 @@ from benchmarks.processes import call, running, wait_for
 
 KEY = "airflow"
 TITLE = "No-op tasks per second against Airflow"
-LIMITS = {Mode.FULL: 900, Mode.QUICK: 120}
+LIMITS = {Mode.FULL: 1800, Mode.QUICK: 120}
 
 TASKS = 10
 CHILDREN = 2

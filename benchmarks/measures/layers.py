@@ -14,7 +14,7 @@ from benchmarks.measurement import Found, Mode, at_most, middle
 
 KEY = "layers"
 TITLE = "Wide DAGs: edges and ticks"
-LIMITS = {Mode.FULL: 1800, Mode.QUICK: 60}
+LIMITS = {Mode.FULL: 3600, Mode.QUICK: 60}
 
 WIDTH = 300
 _DATES = {Mode.FULL: 50, Mode.QUICK: 2}

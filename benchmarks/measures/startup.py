@@ -17,7 +17,7 @@ from benchmarks.processes import call
 
 KEY = "startup"
 TITLE = "Start of a command"
-LIMITS = {Mode.FULL: 120, Mode.QUICK: 40}
+LIMITS = {Mode.FULL: 300, Mode.QUICK: 60}
 
 _RUNS = {Mode.FULL: 5, Mode.QUICK: 3}
 _HELPS = {Mode.FULL: 15, Mode.QUICK: 5}

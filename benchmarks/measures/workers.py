@@ -14,7 +14,7 @@ from benchmarks.measurement import Found, Mode, middle
 
 KEY = "workers"
 TITLE = "One, two and four workers on sleeping tasks"
-LIMITS = {Mode.FULL: 400, Mode.QUICK: 60}
+LIMITS = {Mode.FULL: 600, Mode.QUICK: 60}
 
 CHILDREN = 8
 _SECONDS = {Mode.FULL: 1.0, Mode.QUICK: 0.5}
