@@ -19,6 +19,14 @@ select extract(epoch from started - ended) from (
 ) as pairs where ended is not null
 """
 
+_IDLE = """
+select extract(epoch from started - ended) from (
+    select a.start_date as started, lag(a.end_date) over (partition by a.hostname, a.pid order by a.start_date) as ended
+    from task_instance t join task_attempt a on a.task_instance_id = t.id
+    where t.dag_id = :dag_id
+) as pairs where ended is not null
+"""
+
 _FIRST_START = """
 select extract(epoch from min(a.start_date))
 from task_instance t join task_attempt a on a.task_instance_id = t.id where t.dag_id = :dag_id
@@ -42,6 +50,11 @@ def seconds_from_start(ground: Ground, dag_id: str, expected: int) -> float:
 def gaps(ground: Ground, dag_id: str) -> list[float]:
     """Return the seconds between the end of each task of a chain and the start of the next; ids are in the chain's order."""
     return [float(gap) for (gap,) in ground.rows(_GAPS, dag_id=dag_id)]
+
+
+def idle_times(ground: Ground, dag_id: str) -> list[float]:
+    """Return the seconds between the end of each task and the start of the next one in the same worker process."""
+    return [float(gap) for (gap,) in ground.rows(_IDLE, dag_id=dag_id)]
 
 
 def first_start(ground: Ground, dag_id: str) -> float:

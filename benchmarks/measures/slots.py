@@ -8,6 +8,7 @@ missing are claims, ends, waits for the next message, and the slots that have no
 from __future__ import annotations
 
 from benchmarks import rows
+from benchmarks.figures import median
 from benchmarks.ground import Ground
 from benchmarks.measurement import Found, Mode, at_least, middle
 
@@ -23,15 +24,19 @@ _RUNS = {Mode.FULL: 3, Mode.QUICK: 1}
 def measure(ground: Ground, mode: Mode) -> Found:
     """Return the share of slot time in user code."""
     dates = _DATES[mode]
-    shares = []
+    shares, idle = [], []
     with ground.worker(SLOTS):
         ground.run(
             "tasks", 2, "--workers", "0", parameters={"BENCH_TASKS": SLOTS}
         )  # every child has imported everything
         for _ in range(_RUNS[mode]):
             run = ground.run("tasks", dates, "--workers", "0", parameters={"BENCH_TASKS": SLOTS, "BENCH_SECONDS": 1})
+            idle.append(1000 * median(rows.idle_times(ground, run.dag_id)))
             shares.append(100 * dates / rows.seconds_from_start(ground, run.dag_id, SLOTS * dates))
     return Found(
-        figures=[middle("64 slots, tasks of one second", shares, "%", goal=at_least(97))],
+        figures=[
+            middle("64 slots, tasks of one second", shares, "%", goal=at_least(97)),
+            middle("end of a task to the start of the next one in the same child", idle, "ms"),
+        ],
         sizes={"slots": SLOTS, "tasks": SLOTS * dates, "runs": _RUNS[mode]},
     )
