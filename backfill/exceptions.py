@@ -4,6 +4,7 @@ BackfillError                      exit code 1
 ├── UsageError                     2   wrong use: a value the operator gave cannot be used
 │   ├── ConfigError                    a setting is missing, unknown or malformed
 │   ├── DagNotFound                    no DAG of that id or file
+│   ├── DagChanged                     a DAG file is not the one that a job was made with
 │   ├── DagImportError                 a DAG file cannot be loaded (file and line)
 │   ├── DagError                       a DAG is wrong in itself: a cycle, a duplicate task id, an unknown rule
 │   ├── UnknownPool, UnknownExecutor
@@ -54,6 +55,10 @@ class ConfigError(UsageError):
 
 class DagNotFound(UsageError):
     """Raised when no DAG has the id, or no file the path, that was asked for."""
+
+
+class DagChanged(UsageError):
+    """Raised when a DAG file has another content than the one that a job was made with."""
 
 
 class DagImportError(UsageError):

@@ -10,19 +10,20 @@ import click
 
 from backfill.bootstrap import open_runtime
 from backfill.cli.command import Command
+from backfill.cli.completion import complete_target
 from backfill.cli.flags import date_options, given_range
 from backfill.cli.output import Format, output_option, show_record
 from backfill.cli.parameters import REGEX
 from backfill.cli.prompt import confirm, yes_option
 from backfill.cli.target import find_target, subdir_option
-from backfill.cli.terminal import moment_text
+from backfill.clock import moment_text
 from backfill.config import load_settings
 from backfill.jobs.clear import ClearCount, ClearScope, clear as clear_in, clear_scope, count_clearable
 from backfill.store.database import repeat
 
 
 @click.command(cls=Command)
-@click.argument("target", metavar="TARGET")
+@click.argument("target", metavar="TARGET", shell_complete=complete_target)
 @date_options
 @click.option("-t", "--task-regex", type=REGEX, help="Only tasks whose id matches.")
 @click.option("-u", "--upstream", is_flag=True, help="Also all tasks upstream of those that match.")

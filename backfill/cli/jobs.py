@@ -15,6 +15,7 @@ from backfill.cli.output import Column, Format, output_option, show_record, show
 from backfill.cli.parameters import COUNT, JOB, WordParameter
 from backfill.cli.progress import ProgressDisplay, progress_display
 from backfill.cli.summary import show_summary
+from backfill.clock import as_utc, duration_text
 from backfill.config import load_settings
 from backfill.exceptions import UsageError
 from backfill.jobs.conclusion import NAMED, job_report
@@ -39,6 +40,16 @@ _LIST_COLUMNS = (
     Column("start_date", "started"),
     Column("end_date", "ended"),
 )
+#: What people see of the same, to fit a terminal of 80 columns.
+_LIST_TABLE = (
+    Column("job_id", "job", right=True, whole=True),
+    Column("dag_id", "dag"),
+    Column("state", whole=True),
+    Column("finished_of", "runs", right=True, whole=True),
+    Column("runs_failed", "failed", right=True, whole=True),
+    Column("created", whole=True),
+    Column("took", right=True, whole=True),
+)
 _TASK_COLUMNS = (
     Column("task_id", "task"),
     Column("map_index", "map index", right=True),
@@ -62,14 +73,16 @@ def status(ctx: click.Context, job_id: int, watch: bool, form: Format) -> None:
     Exits with 0 whatever the job's state is, with --watch as `run` does.
     """
     with open_runtime(load_settings(), broker=False) as runtime:
-        report = _watch(runtime.engine, job_id) if watch else repeat(runtime.engine, lambda tx: job_report(tx, job_id))
+        if watch:
+            _watch(runtime.engine, job_id)
+        report = runtime.inquirer().report(job_id)
     data = report.to_json()
     show_record(data, form, as_table=lambda: show_summary(data))
     ctx.exit(report.exit_code if watch else 0)
 
 
-def _watch(engine: Engine, job_id: int) -> Report:
-    """Show the progress of a job until it has ended, and return its report."""
+def _watch(engine: Engine, job_id: int) -> None:
+    """Show the progress of a job until it has ended."""
     report = repeat(engine, lambda tx: job_report(tx, job_id))
     pause = threading.Event()
     with progress_display() as display:
@@ -78,7 +91,6 @@ def _watch(engine: Engine, job_id: int) -> Report:
             _show(display, report, repeat(engine, lambda tx: _running(tx, job_id)))
             pause.wait(WATCH_EVERY.total_seconds())
             report = repeat(engine, lambda tx: job_report(tx, job_id))
-    return report
 
 
 def _show(display: ProgressDisplay, report: Report, running: tuple[RunningTask, ...]) -> None:
@@ -138,5 +150,18 @@ def _task_rows(tx: Tx, job_id: int, state: TaskInstanceState | None) -> list[dic
 def list_jobs(limit: int | None, form: Format) -> None:
     """List the jobs, newest first."""
     with open_runtime(load_settings(), broker=False) as runtime:
-        rows = repeat(runtime.engine, lambda tx: store.list_job_summaries(tx, limit=limit))
-    show_rows([row._asdict() for row in rows], _LIST_COLUMNS, form, empty="There are no jobs yet.")
+        found = repeat(runtime.engine, lambda tx: store.list_job_summaries(tx, limit=limit))
+    if form is Format.TABLE:
+        show_rows([_for_people(job) for job in found], _LIST_TABLE, form, empty="There are no jobs yet.")
+    else:
+        show_rows([job._asdict() for job in found], _LIST_COLUMNS, form)
+
+
+def _for_people(job: store.JobSummary) -> dict[str, Any]:
+    took = job.end_date - job.start_date if job.start_date and job.end_date else None
+    return {
+        **job._asdict(),
+        "finished_of": f"{job.runs_finished}/{job.runs}",
+        "created": as_utc(job.created_at).strftime("%Y-%m-%d %H:%M"),
+        "took": took and duration_text(took),
+    }

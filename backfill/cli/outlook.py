@@ -11,7 +11,8 @@ from rich.text import Text
 
 from backfill.cli.output import Column, Format, show_data, show_rows
 from backfill.cli.tables import show_table
-from backfill.cli.terminal import data_console, duration_text, moment_text, visible
+from backfill.cli.terminal import data_console, visible
+from backfill.clock import duration_text, moment_text
 
 _LOTS = {"run": "run", "done": "done", "rerun": "rerun", "left_out": "left out", "blocked": "blocked"}
 _ACTIONS = {"create": "create", "take": "take", "clear": "clear", "done": "count as done", "left_out": "left out"}

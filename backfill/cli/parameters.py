@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from backfill.clock import as_utc
 
@@ -90,6 +91,12 @@ class JobParameter(click.ParamType[int]):
             self.fail(f"{text!r} is no number of a job; `backfill list` shows the jobs.", param, ctx)
         return int(text)
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002  # click's signature
+        """Offer the newest jobs."""
+        from backfill.cli.completion import complete_job  # noqa: PLC0415  # only a shell that completes needs it
+
+        return complete_job(incomplete)
+
 
 W = TypeVar("W", bound=StrEnum)
 
@@ -109,3 +116,5 @@ REGEX = RegexParameter()
 #: A count that makes no sense below one.
 COUNT = click.IntRange(min=1)
 JOB = JobParameter()
+#: The index of a mapped task instance.
+MAP_INDEX = click.IntRange(min=0)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from backfill.bootstrap import Runtime, open_runtime
 from backfill.cli.command import Command, is_verbose, log_format_option
+from backfill.cli.completion import complete_target
 from backfill.cli.flags import BackfillFlags, backfill_flags
 from backfill.cli.outlook import show_plan
 from backfill.cli.output import Format, output_option
@@ -35,7 +36,7 @@ workers_option = click.option(
 
 
 @click.command(cls=Command, verbose_help="Show tracebacks, and every task instance instead of dates with counts.")
-@click.argument("target", metavar="TARGET")
+@click.argument("target", metavar="TARGET", shell_complete=complete_target)
 @backfill_flags
 @workers_option
 @log_format_option

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from backfill.dag.dag import DAG
 from backfill.dag.dag_module import execute_dag_file
-from backfill.exceptions import DagError, DagImportError, DagNotFound, UsageError
+from backfill.exceptions import DagChanged, DagError, DagImportError, DagNotFound, UsageError
 
 #: `path.py` or `path.py:dag_id`.
 _FILE_TARGET = re.compile(r"(?P<file>.+\.py)(?::(?P<dag_id>.+))?")
@@ -58,9 +58,9 @@ def load_folder(folder: Path | str) -> FolderContents:
 
     A DAG file is a `.py` file that mentions both `backfill` and `dag`. Raises `DagNotFound` if there is no such folder.
     """
-    root = _existing(Path(folder))
+    root = _existing_folder(Path(folder))
     contents = FolderContents()
-    for file in _dag_files(root):
+    for file in dag_files(root):
         try:
             _add(contents, file, load_file(file, dags_folder=root if root.is_dir() else root.parent))
         except DagImportError as error:
@@ -79,6 +79,28 @@ def find_dag(target: str, dags_folder: Path | str) -> LoadedDag:
     file = Path(match["file"])
     dags = load_file(file, dags_folder=Path(dags_folder))
     return LoadedDag(_choose(file, dags, match["dag_id"]), file.resolve(), hash_of(file))
+
+
+def find_unchanged(dag_id: str, dags_folder: Path | str, *, file: str, content_hash: str) -> LoadedDag:
+    """Return a DAG of which it is known in which file it was found: from the same path, else by its id in `dags_folder`.
+
+    Machines may have their DAGs at different places. Raises `DagNotFound` where it is in neither, and `DagChanged` for a file of
+    another content; an empty `content_hash` takes any.
+    """
+    path = Path(file)
+    is_there = bool(file) and path.is_file()
+    if is_there:
+        _refuse_changed(path, content_hash)
+    found = find_dag(f"{path}:{dag_id}" if is_there else dag_id, dags_folder)
+    _refuse_changed(found.file, content_hash)
+    return found
+
+
+def _refuse_changed(file: Path, content_hash: str) -> None:
+    if content_hash and hash_of(file) != content_hash:
+        raise DagChanged(
+            f"The DAG file {file} differs from the one that the job was made with; bring it in line, or make the job anew."
+        )
 
 
 def find_dags(dag_id_regex: str, dags_folder: Path | str) -> tuple[list[LoadedDag], list[DagImportError]]:
@@ -110,15 +132,25 @@ def hash_of(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _existing(path: Path) -> Path:
+def _existing_folder(path: Path) -> Path:
+    """Return the DAGs folder, or the file that stands for it."""
     if not path.exists():
         raise DagNotFound(
-            f"There is no {path}; correct the path, or set core.dags_folder or -S to where the DAG files are."
+            f"There is no DAGs folder {path}; make it, name another with core.dags_folder or -S, or give the DAG's file, "
+            "as in path/to/file.py."
         )
     return path.resolve()
 
 
-def _dag_files(root: Path) -> Iterator[Path]:
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise DagNotFound(
+            f"There is no file {path}; correct the path, or set core.dags_folder or -S to where the DAG files are."
+        )
+    return path.resolve()
+
+
+def dag_files(root: Path) -> Iterator[Path]:
     """Yield the DAG files below a folder in a stable order, or the one file."""
     if root.is_file():
         yield root
@@ -127,7 +159,7 @@ def _dag_files(root: Path) -> Iterator[Path]:
         if path.name.startswith(".") or path.name in _PASSED_OVER:
             continue
         if path.is_dir() and not (path / "pyvenv.cfg").exists():
-            yield from _dag_files(path)
+            yield from dag_files(path)
         elif path.suffix == ".py" and _mentions_dags(path):
             yield path
 

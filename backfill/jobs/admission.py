@@ -155,6 +155,8 @@ class Admission:
         done = self._count_as_done(tx, [date for date in taken if date.action == "done"])
         admitted = self._admit(tx, [date for date in taken if date.action != "done"])
         self._refused = len(done) + len(admitted) < len(taken)
+        if admitted:
+            self._room(tx)  # what was counted has grown: where the window is full now, no room may appear by itself
         # in this transaction: nobody may see a run without the task instances that it is going to have
         return Admitted(self.open_runs(tx, admitted), done)
 

@@ -28,6 +28,7 @@ from backfill.jobs.conclusion import collect_errors, conclude, progress, tell_en
 from backfill.jobs.control import Control
 from backfill.jobs.course import Course
 from backfill.jobs.dispatch import Dispatcher
+from backfill.jobs.parameters import check_parameters
 from backfill.jobs.reconcile import Reconciler
 from backfill.jobs.report import Report, ReportedError
 from backfill.jobs.request import BackfillRequest
@@ -86,6 +87,7 @@ class BackfillJob(BaseJob):
         ignore_dependencies: bool = False,
         **kwargs: Any,
     ) -> None:
+        check_parameters(locals())
         self.request = BackfillRequest(
             start_date=start_date,
             end_date=end_date,

@@ -94,7 +94,7 @@ def _refuse_backwards(dag: DAG, chosen: Iterable[str]) -> None:
     names = [task.task_id for task in tasks if task.depends_on_past or task.wait_for_downstream]
     if names:
         raise RefusedError(
-            f"DAG {dag.dag_id!r} cannot run backwards: {', '.join(names)} depend on the past; leave out --run-backwards."
+            f"DAG {dag.dag_id!r} cannot run backwards: {', '.join(names)} depend on the past; leave out run_backwards (--run-backwards)."
         )
 
 
@@ -104,7 +104,7 @@ def _check_pools(tx: Tx, dag: DAG, request: BackfillRequest, chosen: Iterable[st
         task = dag.task_dict[task_id]
         name = request.pool or task.pool
         if name not in sizes:
-            whose = "--pool names" if request.pool else f"Task {task_id!r} of DAG {dag.dag_id!r} names"
+            whose = "pool (--pool) names" if request.pool else f"Task {task_id!r} of DAG {dag.dag_id!r} names"
             raise UnknownPool(
                 f"{whose} the pool {name!r}, which does not exist; make it with `backfill pools set {name} SLOTS`."
             )

@@ -92,7 +92,7 @@ def plan_dates(
         there = found.get(date.logical_date)
         action = _action(there, request, reset=reset)
         if action is None:
-            reason = f"--reprocess {request.reprocess} keeps runs in state {there.state if there else ''}"
+            reason = f"reprocess (--reprocess) {request.reprocess} keeps runs in state {there.state if there else ''}"
             all_left_out.append(LeftOutDate(date, reason))
             continue
         planned.append(
@@ -123,7 +123,7 @@ def _nothing_left(dag: DAG, request: BackfillRequest, notes: Sequence[str]) -> s
         return f"No run date of DAG {dag.dag_id!r}{within} is left to run ({because}); nothing was started."
     return (
         f"DAG {dag.dag_id!r} with schedule {dag.timetable.summary!r} has no run date{within}; "
-        "give a range that holds one, or --run-at-least-once."
+        "give a range that holds one, or run_at_least_once (--run-at-least-once)."
     )
 
 

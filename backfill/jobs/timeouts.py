@@ -49,7 +49,7 @@ class RunTimeouts:
             return TimedOut([], [])
         overdue = runs.lock_timed_out_runs(tx, self._window.run_ids(), self._timeout)
         self._not_before = self._clock() + LOOK_AGAIN
-        rows = clearing.skip_if_unfinished(tx, overdue, f"dagrun_timeout of {self._timeout} is over")
+        rows = clearing.skip_if_unfinished(tx, overdue, self._timeout)
         return TimedOut([RunOutcome(dag_run_id, DagRunState.FAILED, TIMED_OUT) for dag_run_id in overdue], rows)
 
 

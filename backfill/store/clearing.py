@@ -11,6 +11,8 @@ from backfill.store.database import Tx
 from backfill.store.statements import columns, read_facts, statement
 from backfill.store.values import storable_text
 
+#: How the error of a task instance begins that was skipped because `dagrun_timeout` was over.
+RUN_TIMED_OUT = "dagrun_timeout of "
 #: States that a clear starts from; `removed` task instances are no business of it.
 CLEARED_FROM = frozenset(TaskInstanceState) - {TaskInstanceState.REMOVED}
 
@@ -206,7 +208,7 @@ _TIME_OUT = statement(
         update task_instance
         set state = 'skipped', try_open = false, external_executor_id = null, next_attempt_at = null, skips = null,
             start_date = open_ones.start_date, end_date = statement_timestamp(),
-            duration = extract(epoch from statement_timestamp() - open_ones.start_date)
+            duration = extract(epoch from statement_timestamp() - open_ones.start_date), error = :error
         from open_ones
         where task_instance.id = open_ones.id
         returning task_instance.*
@@ -221,12 +223,13 @@ _TIME_OUT = statement(
 )
 
 
-def skip_if_unfinished(tx: Tx, dag_run_ids: Sequence[int], error: str) -> list[TaskInstanceFacts]:
+def skip_if_unfinished(tx: Tx, dag_run_ids: Sequence[int], timeout: timedelta) -> list[TaskInstanceFacts]:
     """Skip all that is unfinished in runs whose `dagrun_timeout` is over (S3.18); return the rows.
 
-    Attempt ids are voided, so that a process that runs is stopped by its worker (S7.6); `error` is kept with its attempt.
+    Attempt ids are voided, so that a process that runs is stopped by its worker (S7.6). Rows and attempts keep the reason as their
+    error: by that `report.select_timed_out` knows the runs again.
     """
     if not dag_run_ids:
         return []
-    parameters = {"dag_run_ids": list(dag_run_ids), "error": storable_text(error)}
+    parameters = {"dag_run_ids": list(dag_run_ids), "error": f"{RUN_TIMED_OUT}{timeout} is over"}
     return read_facts(tx.execute(_TIME_OUT, parameters))

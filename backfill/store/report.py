@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import text
 
 from backfill.states import IDLE, IN_FLIGHT, TaskInstanceState
+from backfill.store.clearing import RUN_TIMED_OUT
 from backfill.store.database import Tx
 
 _DATES = "job_run_date d join job j on j.id = d.job_id"
@@ -152,6 +153,45 @@ def select_errors(
     """
     values = {**_job(job_id, task_ids), "order": list(topological_order)}
     return [TaskInstanceError(*row) for row in tx.execute(_SELECT_ERRORS, values)]
+
+
+class TimedOutRun(NamedTuple):
+    """A run whose `dagrun_timeout` ran out (S6.6)."""
+
+    dag_id: str
+    run_id: str
+    logical_date: datetime
+    #: What its task instances were told.
+    error: str
+
+
+_SELECT_TIMED_OUT = text(f"""
+select r.dag_id, r.run_id, r.logical_date, min(t.error)
+from {_DATES} join dag_run r on r.id = d.dag_run_id join task_instance t on t.dag_run_id = r.id
+where {_MINE} and r.state = 'failed' and t.state = 'skipped' and starts_with(t.error, :beginning)
+group by r.id
+order by r.logical_date, r.id
+""")  # noqa: S608  # put together from constants
+
+
+def select_timed_out(tx: Tx, job_id: int) -> list[TimedOutRun]:
+    """Return the runs of a job that timed out, by date, whichever process saw it."""
+    return [TimedOutRun(*row) for row in tx.execute(_SELECT_TIMED_OUT, {"job_id": job_id, "beginning": RUN_TIMED_OUT})]
+
+
+_FAILURES = text(f"""
+select coalesce(bool_or(d.action = 'done'), false) as before, coalesce(bool_or(d.action <> 'done'), false) as own
+from {_DATES} join dag_run r on r.id = d.dag_run_id
+where {_MINE} and (r.state = 'failed' or exists (
+    select from task_instance t where t.dag_run_id = r.id and t.state in ('failed', 'upstream_failed') and {_CHOSEN}
+))
+""")  # noqa: S608  # put together from constants
+
+
+def failed_before_only(tx: Tx, job_id: int, *, task_ids: Collection[str] | None = None) -> bool:
+    """Return whether what failed of a job is all of runs that were there before it and count as done (S2.8)."""
+    row = tx.execute(_FAILURES, _job(job_id, task_ids)).one()
+    return bool(row.before and not row.own)
 
 
 _SELECT_ERROR_TEXTS = text("select id, error from task_instance where id = any(cast(:ti_ids as bigint[]))")
