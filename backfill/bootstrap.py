@@ -117,14 +117,14 @@ class Runtime:
         written.dag, written.executor = job.dag, job.executor
         return written
 
-    def plan(self, dag: DAG, request: BackfillRequest, *, workers: int | None = None) -> Outlook:
-        """Return what a job of this request would do; nothing is written, and no broker is needed.
+    def plan(self, dag: DAG, request: BackfillRequest, *, workers: int | None = None, reset: bool = False) -> Outlook:
+        """Return what a job of this request would do, with `reset` after `--reset-dagruns`; nothing is written, and no broker is needed.
 
         Raises what `create` would raise.
         """
         _shipped(dag, request, _NO_KEY)
         checked = check_request(dag, request, self.settings)
-        return repeat(self.engine, lambda tx: look_ahead(tx, checked, self.settings, workers=workers))
+        return repeat(self.engine, lambda tx: look_ahead(tx, checked, self.settings, workers=workers, reset=reset))
 
     def load_job(self, job_id: int) -> BackfillJob:
         """Return a job as its row says, with its DAG; `UsageError` if there is none of that id."""

@@ -188,6 +188,10 @@ def _drive(runtime: Runtime, job: BackfillJob, workers: int | None, *, resume: b
         telling_progress(runtime.telemetry, runtime.settings),
         runtime.local_workers(count) as started,
     ):
+        if workers and not runtime.broker_url:
+            runtime.telemetry.emit(
+                Note(job.id, f"--workers {workers} starts nothing: no task of this job goes to Celery.")
+            )
         if started is None and runtime.broker_url and not _somebody_listens(runtime):
             runtime.telemetry.emit(Note(job.id, "No worker listens yet; start one with `backfill worker`."))
         try:

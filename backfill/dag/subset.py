@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from backfill.exceptions import UsageError
+from backfill.exceptions import NoTaskMatches, UsageError
 
 if TYPE_CHECKING:
     from backfill.dag.abstract_operator import AbstractOperator
@@ -41,7 +41,7 @@ def matching_tasks(dag: DAG, task_regex: str | None) -> frozenset[str]:
         raise UsageError(f"The task regex {task_regex!r} cannot be read: {error}.") from None
     matches = frozenset(task_id for task_id in dag.task_dict if pattern.search(task_id))
     if not matches:
-        raise UsageError(
+        raise NoTaskMatches(
             f"No task of the DAG {dag.dag_id!r} matches {task_regex!r}; its tasks are {_some(dag.task_dict)}."
         )
     return matches

@@ -13,7 +13,7 @@ from backfill.dag import DAG
 from backfill.dag.params import resolve_params
 from backfill.dag.subset import chosen_tasks
 from backfill.engine.graph import Graph
-from backfill.exceptions import RefusedError, UnknownPool, UsageError
+from backfill.exceptions import BackwardsRefused, PoolTooSmall, UnknownPool, UsageError
 from backfill.jobs.admission import templates_for
 from backfill.jobs.course import compile_graph
 from backfill.jobs.planning import DatePlan, plan_dates, run_dates
@@ -93,8 +93,9 @@ def _refuse_backwards(dag: DAG, chosen: Iterable[str]) -> None:
     tasks = [dag.task_dict[task_id] for task_id in sorted(chosen)]
     names = [task.task_id for task in tasks if task.depends_on_past or task.wait_for_downstream]
     if names:
-        raise RefusedError(
-            f"DAG {dag.dag_id!r} cannot run backwards: {', '.join(names)} depend on the past; leave out run_backwards (--run-backwards)."
+        raise BackwardsRefused(
+            f"DAG {dag.dag_id!r} cannot run backwards, as it has tasks that depend on the past: {', '.join(names)}; "
+            "leave out run_backwards (--run-backwards)."
         )
 
 
@@ -109,7 +110,7 @@ def _check_pools(tx: Tx, dag: DAG, request: BackfillRequest, chosen: Iterable[st
                 f"{whose} the pool {name!r}, which does not exist; make it with `backfill pools set {name} SLOTS`."
             )
         if 0 < sizes[name] < task.pool_slots:
-            raise UnknownPool(
+            raise PoolTooSmall(
                 f"Task {task_id!r} of DAG {dag.dag_id!r} takes {task.pool_slots} slots of the pool {name!r}, which has {sizes[name]}; "
                 f"enlarge it with `backfill pools set {name} {task.pool_slots}`."
             )

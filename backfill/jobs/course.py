@@ -21,6 +21,7 @@ from backfill.jobs.rhythm import Rhythm
 from backfill.jobs.task_status import BlockedTask, DagRunTaskStatus, TaskInstance
 from backfill.jobs.timeouts import TIMED_OUT, RunTimeouts
 from backfill.jobs.verdict import Budget
+from backfill.keys import TaskInstanceKey
 from backfill.states import FINISHED, DagRunState, TaskInstanceState
 from backfill.store.runs import TaskTemplate
 
@@ -40,7 +41,7 @@ class Numbers(NamedTuple):
 def engine_options(request: BackfillRequest) -> Options:
     """Return what of `request` changes how dependencies are judged."""
     return Options(
-        ignore_task_deps=request.ignore_task_deps or request.ignore_dependencies,
+        ignore_task_deps=request.ignore_task_deps,
         ignore_first_depends_on_past=request.ignore_first_depends_on_past,
         mark_success=request.mark_success,
         disable_retry=request.disable_retry,
@@ -80,12 +81,23 @@ class Course:
         self.budget = Budget(settings.task.infrastructure_retries, disable_retry=request.disable_retry)
         self.pace = Pace(clock.monotonic)
         self.throttle = Throttle(clock.monotonic)
+        #: By dag_run_id and task_id: why a mapping in the window has no length.
+        self.without_values: dict[tuple[int, str], str] = {}
         #: Whether any run turned out to be stuck (S9.3): the job is deadlocked then.
         self.deadlocked = False
 
     def task_instances(self, rows: Iterable[TaskInstanceFacts]) -> list[TaskInstance]:
-        """Return `rows`, all of runs in the window, with their keys."""
-        return [TaskInstance(self.window.key(row.id), row) for row in rows]
+        """Return `rows`, all of runs in the window, with their keys; rows of tasks that were not chosen are passed over."""
+        return [
+            TaskInstance(self._key(row), row)
+            for row in rows
+            if self.window.knows(row.id) or row.state == TaskInstanceState.REMOVED
+        ]
+
+    def _key(self, row: TaskInstanceFacts) -> TaskInstanceKey:
+        """Return the key of a row, also of an index that its mapping has lost, which the window forgets (S4.7)."""
+        run = self.window.run(row.dag_run_id)
+        return TaskInstanceKey(run.dag_id, row.task_id, run.run_id, row.map_index)
 
     def template(self, task_id: str) -> TaskTemplate:
         """Return the row that a run gets for a task, or the first of them if it is mapped over literals."""
@@ -176,6 +188,8 @@ class Course:
         """Let a run leave the window; return its task instances as they were last seen."""
         leaving = self.task_instances(self.window.rows(run.id))
         self.window.remove(run.id)
+        if self.without_values:
+            self.without_values = {place: why for place, why in self.without_values.items() if place[0] != run.id}
         return leaving
 
     def due_in(self, lease: Lease) -> float:

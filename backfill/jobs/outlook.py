@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -101,13 +101,18 @@ class Outlook:
 _ACTIONS = ("create", "take", "clear", "done", "left_out")
 
 
-def look_ahead(tx: Tx, checked: CheckedRequest, settings: Settings, *, workers: int | None = None) -> Outlook:
+def look_ahead(
+    tx: Tx, checked: CheckedRequest, settings: Settings, *, workers: int | None = None, reset: bool = False
+) -> Outlook:
     """Return what a job of this request would do; `tx` is a transaction of its own, in which nothing can be written.
 
-    `workers` are the processes of the worker that the command would start. Raises what creating the job would raise.
+    `workers` are the processes of the worker that the command would start; with `reset` what is chosen in the range is cleared
+    before (`--reset-dagruns`). Raises what creating the job would raise.
     """
     read_only(tx)
-    plan = checked.plan(tx)
+    plan = checked.plan(tx, reset=reset)
+    if reset:
+        plan = replace(plan, dates=tuple(_cleared(date) for date in plan.dates))
     there = _Present(tx, plan)
     rehearsal = Rehearsal(tx, checked.graph, checked.templates, _previous_runs(tx, checked, plan), database_now(tx))
     rehearsed: list[Rehearsed] = []
@@ -132,6 +137,10 @@ def look_ahead(tx: Tx, checked: CheckedRequest, settings: Settings, *, workers: 
         first=todo[0] if todo else None,
         first_run=there.run(todo[0]) if todo else None,
     )
+
+
+def _cleared(date: PlannedDate) -> PlannedDate:
+    return date._replace(action="clear") if date.action == "take" else date
 
 
 class _Present:

@@ -55,7 +55,9 @@ def run_dates(dag: DAG, request: BackfillRequest, now: datetime) -> tuple[list[R
     given = list(dag.timetable.run_dates(start, end))
     if not given and request.run_at_least_once:
         if start > now:
-            raise UsageError(f"The start date {start.isoformat()} lies in the future; a run cannot be made for it yet.")
+            raise NothingToDo(
+                f"The start date {start.isoformat()} lies in the future; --run-at-least-once makes a run for a date that has come."
+            )
         return [RunDate(start, start, end)], []
     dag_end = as_utc(dag.end_date) if dag.end_date else None
     due: list[RunDate] = []

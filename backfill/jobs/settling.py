@@ -8,7 +8,7 @@ from typing import NamedTuple
 from backfill.engine.window import Decisions, RunOutcome
 from backfill.facts import RunFacts, TaskInstanceFacts
 from backfill.jobs.course import Course
-from backfill.states import DagRunState
+from backfill.states import DagRunState, TaskInstanceState
 from backfill.store import clearing, mapping, runs, task_instances
 from backfill.store.database import Tx
 
@@ -32,7 +32,7 @@ def write_decisions(course: Course, decisions: Decisions, tx: Tx) -> Written:
     changed: list[TaskInstanceFacts] = []
     settled_ids: set[int] = set()
     if decisions.settle:
-        settled_ids = task_instances.settle_if_idle(tx, decisions.settle)
+        settled_ids = task_instances.settle_if_idle(tx, decisions.settle, errors=_errors(course, decisions))
         refused = [ti_id for ti_id, _ in decisions.settle if ti_id not in settled_ids]
         if refused:
             changed += task_instances.select_facts(tx, refused)
@@ -53,7 +53,20 @@ def _expand(tx: Tx, course: Course, dag_run_id: int, task_id: str) -> tuple[int 
     sources = sorted(course.graph.mapping_sources(task_id))
     length = course.graph.mapping_length(task_id, mapping.return_values_lengths(tx, dag_run_id, sources))
     rows = [] if length is None else mapping.expand_mapping(tx, dag_run_id, course.template(task_id), length)
+    if length is None:
+        course.without_values[dag_run_id, task_id] = f"no values of {', '.join(sources)} are stored to map it over"
     return length, rows
+
+
+def _errors(course: Course, decisions: Decisions) -> dict[int, str]:
+    """Return what to say of mapped task instances that end badly for want of values (section 10, `-i`)."""
+    if not course.without_values:
+        return {}
+    bad = [
+        course.window.facts(ti_id) for ti_id, state in decisions.settle if state == TaskInstanceState.UPSTREAM_FAILED
+    ]
+    texts = {row.id: course.without_values.get((row.dag_run_id, row.task_id)) for row in bad}
+    return {ti_id: text for ti_id, text in texts.items() if text is not None}
 
 
 def write_outcomes(outcomes: Sequence[RunOutcome], tx: Tx) -> None:

@@ -200,9 +200,12 @@ _TIME_OUT = statement(
                case ti.state when 'running' then coalesce(ti.start_date, statement_timestamp())
                              else statement_timestamp() end as start_date
         from task_instance ti
+        join dag_run run on run.id = ti.dag_run_id
+        left join job on job.id = run.job_id
         where ti.dag_run_id = any(cast(:dag_run_ids as bigint[])) and ti.state in $unfinished
+          and (job.params -> 'task_ids' is null or job.dag_id <> ti.dag_id or job.params -> 'task_ids' ? ti.task_id)
         order by ti.id
-        for no key update
+        for no key update of ti
     ),
     ti as (
         update task_instance
@@ -224,7 +227,7 @@ _TIME_OUT = statement(
 
 
 def skip_if_unfinished(tx: Tx, dag_run_ids: Sequence[int], timeout: timedelta) -> list[TaskInstanceFacts]:
-    """Skip all that is unfinished in runs whose `dagrun_timeout` is over (S3.18); return the rows.
+    """Skip all that is unfinished of a job's tasks in runs whose `dagrun_timeout` is over (S3.18, S13.6); return the rows.
 
     Attempt ids are voided, so that a process that runs is stopped by its worker (S7.6). Rows and attempts keep the reason as their
     error: by that `report.select_timed_out` knows the runs again.

@@ -10,7 +10,7 @@ from typing import Any, cast
 from sqlalchemy import Engine
 
 from backfill.dag import DAG, BaseOperator, Operator
-from backfill.exceptions import BackfillError
+from backfill.exceptions import BackfillError, UsageError
 from backfill.executors import BaseExecutor, QueuedAttempt, Unsent
 from backfill.messages import Attempt
 from backfill.store.attempts import Claim
@@ -56,7 +56,7 @@ class Script:
     def _outcome(self, element: Any, task: Operator) -> Outcome:
         match element:
             case "success":
-                return self._succeeded(task, None)
+                return self._returned(task, _usual_result(task))
             case "failed":
                 return Failed(BackfillError("as the script says"))
             case "fail_no_retry":
@@ -65,30 +65,29 @@ class Script:
                 return Skipped(BackfillError("as the script says"))
             case "reschedule":
                 return Rescheduled(datetime.now(UTC))
-            case bool():
-                return self._succeeded(task, element)
-            case {"follow": followed}:
-                return self._succeeded(task, followed)
-            case {"return": value}:
-                return self._returned(task, value)
+            case (bool() as result) | {"follow": result} | {"return": result}:
+                return self._returned(task, result)
             case _:
-                raise ValueError(f"the outcome {element!r} of task {task.task_id!r} is unknown")
+                raise UsageError(f"The outcome {element!r} of the task {task.task_id!r} is none that a scenario knows.")
 
     def _returned(self, task: Operator, value: Any) -> Outcome:
+        """Return how a body ends that returned `value`: what is wrong with that fails it, as it would on a worker."""
         try:
             # what is asked of the task here, a mapped one answers as well
+            operator = cast("BaseOperator", task)
             return Succeeded(
-                xcoms=xcoms_of(cast("BaseOperator", task), value, self._mapped_over.get(task.task_id, frozenset()))
+                xcoms=xcoms_of(operator, value, self._mapped_over.get(task.task_id, frozenset())),
+                skips=None if task.decides_skips == "no" else operator.decide_skips(value, {}),
             )
         except BackfillError as error:
             return Failed(error)
 
-    def _succeeded(self, task: Operator, result: Any) -> Outcome:
-        if task.decides_skips == "no" or not isinstance(task, BaseOperator):
-            return Succeeded()
-        if result is None:  # a branch follows every child, a short circuit goes on
-            result = sorted(task.downstream_task_ids) if task.operator_name.startswith("Branch") else True
-        return Succeeded(xcoms={RETURN_VALUE: result}, skips=task.decide_skips(result, {}))
+
+def _usual_result(task: Operator) -> Any:
+    """Return what a body returns of which nothing is said: a branch follows every child, a short circuit goes on."""
+    if task.decides_skips == "no":
+        return None
+    return sorted(task.downstream_task_ids) if task.operator_name.startswith("Branch") else True
 
 
 class ScriptedExecutor(BaseExecutor):

@@ -374,6 +374,13 @@ def test_with_a_broker_of_others_workers_are_started_on_demand_only(
     assert runtime.workers == [count]
 
 
+def test_workers_that_no_task_needs_are_said_to_start_nothing(runtime: FakeRuntime) -> None:
+    runtime.broker_url = ""
+    said = "--workers 3 starts nothing: no task of this job goes to Celery."
+    assert said in backfill("run", "sales", *RANGE, "-l", "--workers", "3").stderr
+    assert said not in backfill("run", "sales", *RANGE, "-l").stderr
+
+
 def test_that_nobody_listens_is_said(runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime.broker_url = "redis://broker.example.org/0"
     monkeypatch.setattr(run_module, "a_worker_listens", lambda *_: False)
