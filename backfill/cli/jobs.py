@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +19,7 @@ from backfill.cli.summary import show_summary
 from backfill.clock import as_utc, duration_text
 from backfill.config import load_settings
 from backfill.exceptions import UsageError
-from backfill.jobs.conclusion import NAMED, job_report
+from backfill.jobs.conclusion import NAMED, job_report, order_of
 from backfill.jobs.report import Report
 from backfill.keys import TaskInstanceKey
 from backfill.states import FINISHED_JOB, TaskInstanceState
@@ -51,6 +52,7 @@ _LIST_TABLE = (
     Column("took", right=True, whole=True),
 )
 _TASK_COLUMNS = (
+    Column("dag_id", "dag"),
     Column("task_id", "task"),
     Column("map_index", "map index", right=True),
     Column("logical_date", "date"),
@@ -131,8 +133,19 @@ def tasks(job_id: int, state: TaskInstanceState | None, form: Format) -> None:
     """
     with open_runtime(load_settings(), broker=False) as runtime:
         rows = repeat(runtime.engine, lambda tx: _task_rows(tx, job_id, state))
-    columns = [c for c in _TASK_COLUMNS if c.key != "map_index" or any(row["map_index"] >= 0 for row in rows)]
+    columns = [column for column in _TASK_COLUMNS if _says_something(column, rows)]
     show_rows(rows, columns, form, empty=f"Job {job_id} has no task instances{f' in state {state}' if state else ''}.")
+
+
+def _says_something(column: Column, rows: Sequence[dict[str, Any]]) -> bool:
+    """Return whether a column is worth its place: map indexes where there are any, the DAG where there are several."""
+    match column.key:
+        case "map_index":
+            return any(row["map_index"] >= 0 for row in rows)
+        case "dag_id":
+            return len({row["dag_id"] for row in rows}) > 1
+        case _:
+            return True
 
 
 def _task_rows(tx: Tx, job_id: int, state: TaskInstanceState | None) -> list[dict[str, Any]]:
@@ -140,7 +153,7 @@ def _task_rows(tx: Tx, job_id: int, state: TaskInstanceState | None) -> list[dic
     if job is None:
         raise UsageError(f"There is no job {job_id}; `backfill list` shows those that exist.")
     chosen = job.params.get("task_ids")
-    rows = store.select_task_instances(tx, job_id, state, topological_order=chosen or (), task_ids=chosen)
+    rows = store.select_task_instances(tx, job_id, state, topological_order=order_of(job.params), task_ids=chosen)
     return [row._asdict() for row in rows]
 
 

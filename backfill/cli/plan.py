@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import click
@@ -23,6 +25,7 @@ from backfill.dag.loader import LoadedDag
 from backfill.exceptions import BackfillError
 from backfill.jobs.outlook import Outlook
 from backfill.jobs.request import BackfillRequest
+from backfill.jobs.subdags import conf_of
 from backfill.store.database import read_only, repeat
 from workers.masking import Masker, secrets_of
 from workers.preview import FirstRun, RenderedTask, rehearse_templates
@@ -124,10 +127,12 @@ def _rendered(runtime: Runtime, dag: DAG, request: BackfillRequest, outlook: Out
 
         return repeat(runtime.engine, only_look)
 
-    return rehearse_templates(
-        dag,
-        FirstRun.of(outlook.first, there and there.run_id, conf),
-        outlook.first_task_instances(),
-        database=look,
-        mask=Masker(secrets_of(runtime.settings)),
-    )
+    mask = Masker(secrets_of(runtime.settings))
+    found: list[RenderedTask] = []
+    for dag_id, instances in groupby(outlook.first_task_instances(), key=itemgetter(0)):
+        own = dag if dag_id == dag.dag_id else next(each for each in dag.subdags if each.dag_id == dag_id)
+        run = FirstRun.of(
+            outlook.first_below.get(dag_id, outlook.first), there and there.run_id, conf_of(own, dag, conf)
+        )
+        found += rehearse_templates(own, run, [ti[1:] for ti in instances], database=look, mask=mask)
+    return found

@@ -177,6 +177,15 @@ class BaseJob(Base):
             raise RuntimeError("the job is not being driven: call run(), or give it a workplace first")
         return self.workplace
 
+    def source_for_workers(self) -> DagSource:
+        """Return where workers find the DAG."""
+        return DagSource(
+            dag_id=self.dag_id,
+            pickle_hash=self.dag_pickle_hash,
+            file=self.dag_source.get("file"),
+            file_hash=self.dag_source.get("file_hash"),
+        )
+
     def _execute(self, session: Session | None = None) -> Report:
         """Drive the job to its end and return the report; a `session` takes every write."""
         raise TypeError(f"{type(self).__name__} does not say how it is driven, with or without {session!r}")

@@ -16,7 +16,7 @@ from backfill.jobs.report import Report, ReportedError
 from backfill.jobs.task_status import DagRunTaskStatus, TaskInstance
 from backfill.keys import TaskInstanceKey
 from backfill.states import ENDED_WELL, FINISHED_JOB, DagRunState, JobState, TaskInstanceState
-from backfill.store import dates, jobs, report
+from backfill.store import dates, jobs, report, subdags
 from backfill.store.clearing import RUN_TIMED_OUT
 from backfill.store.database import Tx
 from backfill.store.jobs import JobRow
@@ -36,7 +36,8 @@ def job_report(tx: Tx, job_id: int, *, notes: tuple[str, ...] = ()) -> Report:
     pace = report.finished_since(tx, job_id)
     state = JobState(job.state)
     pending = [date for date in dates.pending_dates(tx, job_id, None) if date.action != "done"]
-    tasks = _task_counts(counts, pending=len(pending), rows_per_run=job.params.get("rows_per_run", 0))
+    to_come = len(pending) * job.params.get("rows_per_run", 0) + _to_come_in_subdags(tx, job_id, job.params)
+    tasks = _task_counts(counts, to_come)
     unfinished = tasks["waiting"] + tasks["running"]
     return Report(
         job_id=job_id,
@@ -65,7 +66,14 @@ def _failed_before_only(tx: Tx, job: JobRow) -> bool:
     return report.failed_before_only(tx, job.id, task_ids=job.params.get("task_ids"))
 
 
-def _task_counts(counts: report.JobCounts, *, pending: int, rows_per_run: int) -> dict[str, int]:
+def _to_come_in_subdags(tx: Tx, job_id: int, params: Mapping[str, Any]) -> int:
+    """Return how many task instances of subdags wait for their run to begin, in runs that have begun (S9.5)."""
+    rows: Mapping[str, int] = params.get("subdag_rows") or {}
+    counts = subdags.pending_counts(tx, job_id) if rows else {}
+    return sum(count * rows.get(dag_id, 0) for dag_id, count in counts.items())
+
+
+def _task_counts(counts: report.JobCounts, to_come: int) -> dict[str, int]:
     """Return the six numbers of S9.5 and their total, by the words of interface.md."""
     six = {
         "success": counts.states[TaskInstanceState.SUCCESS],
@@ -73,14 +81,19 @@ def _task_counts(counts: report.JobCounts, *, pending: int, rows_per_run: int) -
         "skipped": counts.states[TaskInstanceState.SKIPPED],
         "upstream_failed": counts.states[TaskInstanceState.UPSTREAM_FAILED],
         "running": counts.running,
-        "waiting": counts.waiting + pending * rows_per_run,
+        "waiting": counts.waiting + to_come,
     }
     return {"total": sum(six.values()), **six}
 
 
+def order_of(params: Mapping[str, Any]) -> list[report.PlacedTask]:
+    """Return the tasks of a job in the order in which reports name them (S9.7)."""
+    placed = params.get("order")
+    return [(dag_id, task_id) for dag_id, task_id in placed] if placed else list(params.get("task_ids") or ())
+
+
 def ended_badly(tx: Tx, job_id: int, params: Mapping[str, Any]) -> list[ReportedError]:
     """Return the task instances of a job that ended badly, by run date, topology and map index (S9.7)."""
-    order = params.get("task_ids") or []
     return [
         ReportedError(
             kind="failed" if row.state == TaskInstanceState.FAILED else "upstream_failed",
@@ -90,7 +103,7 @@ def ended_badly(tx: Tx, job_id: int, params: Mapping[str, Any]) -> list[Reported
             state=row.state,
             error=row.error,
         )
-        for row in report.select_errors(tx, job_id, topological_order=order, task_ids=params.get("task_ids"))
+        for row in report.select_errors(tx, job_id, topological_order=order_of(params), task_ids=params.get("task_ids"))
     ]
 
 
@@ -134,8 +147,11 @@ def _late(run: report.TimedOutRun | RunFacts, error: str) -> ReportedError:
 
 def sort_errors(errors: Iterable[ReportedError], params: Mapping[str, Any]) -> list[ReportedError]:
     """Return errors by run date, topological order and map index (S9.7); `params` are those of the job's row."""
-    place = {task_id: n for n, task_id in enumerate(params.get("task_ids") or ())}
-    return sorted(errors, key=lambda e: (e.logical_date, place.get(e.key.task_id, len(place)), e.key.map_index))
+    place = {task: n for n, task in enumerate(order_of(params))}
+    return sorted(
+        errors,
+        key=lambda e: (e.logical_date, place.get((e.key.dag_id, e.key.task_id), len(place)), e.key.map_index),
+    )
 
 
 def conclude(job: BaseJob, course: Course, ti_status: DagRunTaskStatus, errors: list[ReportedError]) -> Report:

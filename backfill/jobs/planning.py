@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from backfill.clock import as_utc
@@ -31,6 +31,8 @@ class DatePlan:
 
     dates: tuple[PlannedDate, ...]
     left_out: tuple[LeftOutDate, ...] = ()
+    #: The same dates for each subdag, by its id: the job owns them too (S13.3).
+    subdags: Mapping[str, tuple[PlannedDate, ...]] = field(default_factory=dict)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -110,6 +112,31 @@ def plan_dates(
     if not planned:
         raise NothingToDo(_nothing_left(dag, request, _notes(all_left_out)))
     return DatePlan(tuple(planned), tuple(all_left_out))
+
+
+def plan_subdag(
+    subdag: DAG,
+    request: BackfillRequest,
+    above: Iterable[PlannedDate],
+    found: Mapping[datetime, DateFound],
+    *,
+    reset: bool = False,
+) -> tuple[PlannedDate, ...]:
+    """Return what happens to a subdag's run at each date of the DAG `above` it, when the task starts that stands for it (S13.5).
+
+    Raises `DateOwned` if somebody else owns a date.
+    """
+    planned = []
+    for date in above:
+        there = found.get(date.logical_date)
+        _refuse_if_owned(subdag, there)
+        run_id = there.dag_run_id if there else None
+        action: Action | None = "clear" if run_id is not None and date.action == "clear" else None
+        action = action or _action(there, request, reset=reset) or "take"
+        if date.action == "done" or action == "done":  # what it finds is not left alone unless all of the run above is
+            action = "done" if date.action == "done" else "take"
+        planned.append(date._replace(action=action, dag_run_id=run_id, counts_as_running=False))
+    return tuple(planned)
 
 
 def _notes(left_out: Iterable[LeftOutDate]) -> tuple[str, ...]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from backfill.engine.family import Family
 from backfill.engine.window import Decisions, RunOutcome
 from backfill.facts import RunFacts, TaskInstanceFacts
 from backfill.jobs.course import Course
+from backfill.jobs.subdags import STUCK, Mirrored
 from backfill.states import DagRunState, TaskInstanceState
 from backfill.store import clearing, mapping, runs, task_instances
 from backfill.store.database import Tx
@@ -44,15 +46,19 @@ def write_decisions(course: Course, decisions: Decisions, tx: Tx) -> Written:
         length, rows = _expand(tx, course, dag_run_id, task_id)
         changed += rows
         expanded.append((dag_run_id, task_id, length))
+    if course.subdags is not None:
+        course.subdags.pass_over_settled(tx, settled_ids)
     settled = [course.window.facts(ti_id) for ti_id, _ in decisions.settle if ti_id in settled_ids]
     return Written(changed, settled, expanded)
 
 
 def _expand(tx: Tx, course: Course, dag_run_id: int, task_id: str) -> tuple[int | None, list[TaskInstanceFacts]]:
     """Give a mapped task its indexes by the lengths of what its sources returned, and return both (S4.7)."""
-    sources = sorted(course.graph.mapping_sources(task_id))
-    length = course.graph.mapping_length(task_id, mapping.return_values_lengths(tx, dag_run_id, sources))
-    rows = [] if length is None else mapping.expand_mapping(tx, dag_run_id, course.template(task_id), length)
+    dag_id = course.dag_id_of(dag_run_id)
+    graph = course.graphs[dag_id]
+    sources = sorted(graph.mapping_sources(task_id))
+    length = graph.mapping_length(task_id, mapping.return_values_lengths(tx, dag_run_id, sources))
+    rows = [] if length is None else mapping.expand_mapping(tx, dag_run_id, course.template(dag_id, task_id), length)
     if length is None:
         course.without_values[dag_run_id, task_id] = f"no values of {', '.join(sources)} are stored to map it over"
     return length, rows
@@ -76,7 +82,17 @@ def write_outcomes(outcomes: Sequence[RunOutcome], tx: Tx) -> None:
     clearing.unschedule_if_run_closed(tx, closed)
 
 
+def end_runs(course: Course, outcomes: Sequence[RunOutcome], tx: Tx) -> Mirrored:
+    """Write how runs ended, and with those of subdags the task instances that stand for them (S13.4)."""
+    if course.subdags is not None:
+        course.subdags.pass_over(tx, outcomes)
+    write_outcomes(outcomes, tx)
+    return Mirrored() if course.subdags is None else course.subdags.settle(tx, outcomes)
+
+
 def outcomes_at_the_end(course: Course, dag_runs: Iterable[RunFacts]) -> list[RunOutcome]:
-    """Return how the runs that are still in the window end with their job (S9.4)."""
+    """Return how the runs that are still in the window, and those of their subdags, end with their job (S9.4)."""
     outcomes = {outcome.dag_run_id: outcome for outcome in course.window.finished_runs()}
-    return [outcomes.get(run.id) or RunOutcome(run.id, DagRunState.FAILED, "all_tasks_deadlocked") for run in dag_runs]
+    family = course.window if isinstance(course.window, Family) else None
+    left = [each.id for run in dag_runs for each in (*(family.open_below(run.id) if family else ()), run)]
+    return [outcomes.get(run_id) or RunOutcome(run_id, DagRunState.FAILED, STUCK) for run_id in left]

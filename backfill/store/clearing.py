@@ -226,13 +226,13 @@ _TIME_OUT = statement(
 )
 
 
-def skip_if_unfinished(tx: Tx, dag_run_ids: Sequence[int], timeout: timedelta) -> list[TaskInstanceFacts]:
-    """Skip all that is unfinished of a job's tasks in runs whose `dagrun_timeout` is over (S3.18, S13.6); return the rows.
+def skip_if_unfinished(tx: Tx, dag_run_ids: Sequence[int], error: str) -> list[TaskInstanceFacts]:
+    """Skip all that is unfinished of a job's tasks in runs that have to end, as their `dagrun_timeout` is over (S3.18, S13.6); return the rows.
 
-    Attempt ids are voided, so that a process that runs is stopped by its worker (S7.6). Rows and attempts keep the reason as their
-    error: by that `report.select_timed_out` knows the runs again.
+    Attempt ids are voided, so that a process that runs is stopped by its worker (S7.6). Rows and attempts keep the reason as
+    their `error`: by one that begins with `RUN_TIMED_OUT` `report.select_timed_out` knows the runs again.
     """
     if not dag_run_ids:
         return []
-    parameters = {"dag_run_ids": list(dag_run_ids), "error": f"{RUN_TIMED_OUT}{timeout} is over"}
+    parameters = {"dag_run_ids": list(dag_run_ids), "error": storable_text(error)}
     return read_facts(tx.execute(_TIME_OUT, parameters))

@@ -26,23 +26,34 @@ _SUCCESS = "success"
 
 
 class Script:
-    """Plays the n-th element of a task's list at its n-th execution in this job; beyond the list it succeeds."""
+    """Plays the n-th element of a task's list at its n-th execution in this job; beyond the list it succeeds.
+
+    A task of a subdag goes by its dag_id and its task_id: `parent.child.task`.
+    """
 
     def __init__(self, dag: DAG, outcomes: Mapping[str, Any]) -> None:
         self.dag = dag
         self._outcomes = outcomes
-        self._mapped_over = mapped_keys(dag)
+        self._dags = {each.dag_id: each for each in (dag, *dag.subdags)}
+        self._mapped_over = {name: mapped_keys(each) for name, each in self._dags.items()}
         #: How often each (task id, date, map index) was executed.
         self.executions: Counter[tuple[str, str, int]] = Counter()
 
     def play(self, claim: Claim) -> Outcome:
         """Return how the attempt of `claim` ends."""
-        task, date = self.dag.task_dict[claim.task_id], date_key(claim.logical_date)
+        name, date = self._name(claim), date_key(claim.logical_date)
         if claim.job_params.get("mark_success"):
             return Succeeded()
-        played = self.executions[claim.task_id, date, claim.map_index]
-        self.executions[claim.task_id, date, claim.map_index] += 1
-        return self._outcome(self._element(claim.task_id, date, claim.map_index, played), task)
+        played = self.executions[name, date, claim.map_index]
+        self.executions[name, date, claim.map_index] += 1
+        return self._outcome(self._element(name, date, claim.map_index, played), self.task_of(claim))
+
+    def task_of(self, claim: Claim) -> Operator:
+        """Return the task of an attempt."""
+        return self._dags[claim.dag_id].task_dict[claim.task_id]
+
+    def _name(self, claim: Claim) -> str:
+        return claim.task_id if claim.dag_id == self.dag.dag_id else f"{claim.dag_id}.{claim.task_id}"
 
     def _element(self, task_id: str, date: str, map_index: int, played: int) -> Any:
         by_date = self._outcomes.get(task_id, {})
@@ -76,7 +87,7 @@ class Script:
             # what is asked of the task here, a mapped one answers as well
             operator = cast("BaseOperator", task)
             return Succeeded(
-                xcoms=xcoms_of(operator, value, self._mapped_over.get(task.task_id, frozenset())),
+                xcoms=xcoms_of(operator, value, self._mapped_over[task.dag.dag_id].get(task.task_id, frozenset())),
                 skips=None if task.decides_skips == "no" else operator.decide_skips(value, {}),
             )
         except BackfillError as error:
@@ -107,7 +118,7 @@ class ScriptedExecutor(BaseExecutor):
             claim = ledger.claim(queued.attempt)
             if claim is not None:
                 # what is asked of the task here, a mapped one answers as well
-                task = cast("BaseOperator", self._script.dag.task_dict[claim.task_id])
+                task = cast("BaseOperator", self._script.task_of(claim))
                 ledger.conclude(conclude(self._script.play(claim), claim, task))
         return []
 

@@ -196,19 +196,30 @@ def job_counts(t: Tables, now: datetime, *, job_id: int, task_ids: Collection[st
 @answers(report._DEPARTED)
 def departed(t: Tables, now: datetime, *, job_id: int, task_ids: Collection[str] | None) -> list[Any]:
     runs = [t.run[date.dag_run_id].state for date in _dates(t, job_id) if date.progress == "finished"]
-    finished = [date for date in _dates(t, job_id, of_dag=False) if date.progress == "finished"]
+    gone = {date.ordinal for date in _dates(t, job_id) if date.progress == "finished"}
+    finished = [
+        date for date in _dates(t, job_id, of_dag=False) if date.progress == "finished" and date.ordinal in gone
+    ]
     return _counted(runs, _tis(t, job_id, finished, task_ids))
 
 
 @answers(report._SELECT_ERRORS)
 def select_errors(
-    t: Tables, now: datetime, *, job_id: int, task_ids: Collection[str] | None, order: Sequence[str]
+    t: Tables,
+    now: datetime,
+    *,
+    job_id: int,
+    task_ids: Collection[str] | None,
+    order_dags: Sequence[str | None],
+    order: Sequence[str],
 ) -> list[Any]:
+    own = t.job[job_id].dag_id
+    places = {(dag_id or own, task_id): n for n, (dag_id, task_id) in enumerate(zip(order_dags, order, strict=True))}
     dates = [date for date in _dates(t, job_id, of_dag=False) if _is_admitted(date)]
     bad = [ti for ti in _tis(t, job_id, dates, task_ids) if ti.state in {"failed", "upstream_failed"}]
 
     def place(ti: Row) -> tuple[Any, ...]:
-        known = order.index(ti.task_id) if ti.task_id in order else len(order)
+        known = places.get((ti.dag_id, ti.task_id), len(order))
         return t.run[ti.dag_run_id].logical_date, known, ti.dag_id, ti.task_id, ti.map_index
 
     return [
@@ -236,7 +247,13 @@ def select_error_texts(t: Tables, now: datetime, *, ti_ids: Collection[int]) -> 
 @answers(report._SELECT_RUNNING)
 def select_running(t: Tables, now: datetime, *, job_id: int, limit: int | None) -> list[Any]:
     admitted = [date for date in _dates(t, job_id, of_dag=False) if date.progress == "admitted"]
-    running = [ti for ti in _tis(t, job_id, admitted, None) if ti.state == "running" and ti.start_date is not None]
+    running = [
+        ti
+        for ti in _tis(t, job_id, admitted, None)
+        if ti.state == "running"
+        and ti.start_date is not None
+        and not (ti.operator == "SubDagOperator" and ti.external_executor_id is None)
+    ]
     return [
         (
             ti.id,

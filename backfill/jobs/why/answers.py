@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from backfill.engine.window import AwaitedPool, AwaitedTask
+from backfill.engine.waiting import Awaited, AwaitedPool, AwaitedSubdag
 from backfill.store.inspection import Occupant
 
 
@@ -63,7 +63,7 @@ class TaskAnswer:
     line: int | None = None
     #: Names of the limits that have no room for it.
     limits: tuple[str, ...] = ()
-    waits_for: tuple[AwaitedTask | AwaitedPool, ...] = ()
+    waits_for: tuple[Awaited, ...] = ()
     #: Who takes up the room under the first of the limits.
     occupied_by: Sequence[Occupant] = ()
     #: Retry or reschedule date.
@@ -98,9 +98,11 @@ class TaskAnswer:
         }
 
 
-def _awaited(awaited: AwaitedTask | AwaitedPool) -> dict[str, Any]:
+def _awaited(awaited: Awaited) -> dict[str, Any]:
     if isinstance(awaited, AwaitedPool):
         return {"pool": awaited.pool, "slots": awaited.slots}
+    if isinstance(awaited, AwaitedSubdag):
+        return {"subdag_of": awaited.task_id, "logical_date": awaited.logical_date}
     return {
         "task_id": awaited.task_id,
         "logical_date": awaited.logical_date,

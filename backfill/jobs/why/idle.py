@@ -75,10 +75,12 @@ def _ways_out(found: Blocked) -> list[str]:
             return ["`backfill pools set` makes a pool, or enlarges it."]
         case BlockReason.UPSTREAM:
             return []
+        case BlockReason.SUBDAG:
+            return ["`backfill status` names what is blocked in the subdag."]
 
 
 def _held(subject: Subject, standing: Standing, reason: Reason) -> TaskAnswer:
-    spec = standing.course.graph.spec(subject.ti.task_id)
+    spec = standing.spec(subject.ti)
     said = _said(subject, standing, reason, spec)
     found = replace(
         said,
@@ -127,7 +129,7 @@ def _dated(subject: Subject, standing: Standing, reason: Reason) -> TaskAnswer:
 def _limited(subject: Subject, standing: Standing, reason: Reason, spec: TaskSpec) -> TaskAnswer:
     first, *others = reason.limits
     clause = limit_clause(first, spec, subject.ti.dag_run_id, standing)
-    besides = listed([limit_name(limit, spec, standing) for limit in others])
+    besides = listed([limit_name(limit, spec, subject.ti.dag_run_id, standing) for limit in others])
     return subject.answer(
         Held.LIMIT,
         f"{subject.label} waits for {clause}.",

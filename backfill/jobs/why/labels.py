@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from backfill.clock import as_utc, moment_text
-from backfill.engine.window import AwaitedPool, AwaitedTask
+from backfill.engine.waiting import Awaited, AwaitedPool, AwaitedSubdag
 from backfill.keys import UNMAPPED
 from backfill.store.inspection import Occupant
 
@@ -25,9 +25,9 @@ def occupant_label(occupant: Occupant) -> str:
     return f"{occupant.dag_id}.{label(occupant.task_id, occupant.logical_date, occupant.map_index)}"
 
 
-def awaited_label(awaited: AwaitedTask | AwaitedPool, own_date: datetime) -> str:
+def awaited_label(awaited: Awaited, own_date: datetime) -> str:
     """Return what is waited for with its state; the date is left out where it is one's own."""
-    if isinstance(awaited, AwaitedPool):
+    if isinstance(awaited, AwaitedPool | AwaitedSubdag):
         return str(awaited)
     index = "" if awaited.map_index == UNMAPPED else f"[{awaited.map_index}]"
     when = "" if awaited.logical_date == own_date else f" of {moment_text(as_utc(awaited.logical_date))}"

@@ -16,7 +16,7 @@ from backfill.store.inspection import Occupant
 
 def occupants_of(limit: Limit, spec: TaskSpec, dag_run_id: int, standing: Standing) -> list[Occupant]:
     """Return what takes up the room under a limit of a task in one run, what runs the longest first."""
-    dag_id, job_id = standing.job.dag_id, standing.job.id
+    dag_id, job_id = standing.course.dag_id_of(dag_run_id), standing.job.id
     counts: dict[Limit, Callable[[Occupant], bool]] = {
         Limit.POOL: lambda each: each.pool == spec.pool,
         Limit.MAX_ACTIVE_TASKS: lambda each: each.dag_id == dag_id,
@@ -33,12 +33,12 @@ def limit_clause(limit: Limit, spec: TaskSpec, dag_run_id: int, standing: Standi
     if limit is Limit.POOL:
         return _pool_clause(spec, taken_by, standing)
     by = f", taken by {_occupants(taken_by)}" if taken_by else ""
-    return f"a place under {limit_name(limit, spec, standing)}{by}"
+    return f"a place under {limit_name(limit, spec, dag_run_id, standing)}{by}"
 
 
-def limit_name(limit: Limit, spec: TaskSpec, standing: Standing) -> str:
+def limit_name(limit: Limit, spec: TaskSpec, dag_run_id: int, standing: Standing) -> str:
     """Return a limit with its value and what it is about."""
-    graph = standing.course.graph
+    graph = standing.course.graphs[standing.course.dag_id_of(dag_run_id)]
     match limit:
         case Limit.POOL:
             return f"pool {spec.pool!r}"

@@ -6,9 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from backfill.clock import SystemClock
 from backfill.config import Settings
+from backfill.engine.family import Family
+from backfill.engine.graph import TaskSpec
 from backfill.engine.limits import Occupancy
 from backfill.engine.window import Blocked, BlockReason, Reason, Window
 from backfill.facts import RunFacts, TaskInstanceFacts
@@ -21,6 +24,20 @@ from backfill.states import ENDED_BADLY, TaskInstanceState
 from backfill.store import inspection, pools, task_instances
 from backfill.store.database import Tx, database_now
 from backfill.store.inspection import Occupant
+
+
+class OfRun(Protocol):
+    """A row that names its task and its run."""
+
+    @property
+    def dag_run_id(self) -> int:
+        """Its run."""
+        ...
+
+    @property
+    def task_id(self) -> str:
+        """Its task."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +59,13 @@ class Standing:
     blocked: dict[int, Blocked] = field(default_factory=dict)
 
     @property
-    def window(self) -> Window:
+    def window(self) -> Window | Family:
         """The runs that have work left."""
         return self.course.window
+
+    def spec(self, ti: OfRun) -> TaskSpec:
+        """Return what the engine knows of the task of a task instance in the window."""
+        return self.course.graphs[self.course.dag_id_of(ti.dag_run_id)].spec(ti.task_id)
 
     def reason(self, ti_id: int, *, ranked: bool) -> Reason:
         """Return what holds a task instance that is in the window (S11.6)."""
@@ -69,9 +90,10 @@ def read_standing(tx: Tx, job: BackfillJob, settings: Settings) -> Standing:
         clock=SystemClock(),
     )
     _admit(tx, course, job)
-    graph, now = course.graph, database_now(tx)
+    now = database_now(tx)
+    dag_ids, used = sorted(course.graphs), course.pools
     sizes = {pool.pool: pool.slots for pool in pools.list_pools(tx)}
-    occupancy = Occupancy(task_instances.select_occupancy(tx, [job.dag_id], graph.pools), pool_sizes=sizes)
+    occupancy = Occupancy(task_instances.select_occupancy(tx, dag_ids, used), pool_sizes=sizes)
     decisions = course.window.decide(now)
     course.window.pick(occupancy, 0)  # so that the window knows the pools
     return Standing(
@@ -79,7 +101,7 @@ def read_standing(tx: Tx, job: BackfillJob, settings: Settings) -> Standing:
         course=course,
         now=now,
         occupancy=occupancy,
-        occupants=inspection.select_occupants(tx, [job.dag_id], graph.pools),
+        occupants=inspection.select_occupants(tx, dag_ids, used),
         parallelism=settings.core.parallelism or None,
         to_be_settled=dict(decisions.settle),
         to_be_expanded=frozenset(decisions.expand),
@@ -94,10 +116,10 @@ def _admit(tx: Tx, course: Course, job: BackfillJob) -> None:
     rows: dict[int, list[TaskInstanceFacts]] = defaultdict(list)
     for row in task_instances.select_facts_of_runs(tx, ids):
         rows[row.dag_run_id].append(row)
-    previous = course.admission.previous_of(tx, ids)
+    previous = course.previous_of(tx, ids)
     for run in runs:
         course.window.admit(run, rows[run.id], first=course.is_first(run), previous=previous.get(run.id))
-    course.count_departed(DagRunTaskStatus(), course.admission.read_left(tx))
+    course.count_departed(DagRunTaskStatus(), course.read_left(tx))
     for row in (row for run in runs for row in course.window.rows(run.id)):
         if row.state in ENDED_BADLY:
             course.policy.task_instance_ended_badly(itself=row.state == TaskInstanceState.FAILED)

@@ -26,6 +26,7 @@ _BLOCKED = {
     BlockReason.PAST: "blocked for good by the run before",
     BlockReason.UPSTREAM: "blocked for good by others of the same run",
     BlockReason.POOL: "blocked for good by a pool",
+    BlockReason.SUBDAG: "blocked for good by what is left of a subdag",
 }
 
 
@@ -139,7 +140,7 @@ def _of_reason(standing: Standing, run: RunFacts, row: TaskInstanceFacts, reason
     if reason.line is not None:
         return _Group(Held.UPSTREAM, "waiting for other task instances of the same run")
     if reason.limits:
-        spec = standing.course.graph.spec(row.task_id)
+        spec = standing.spec(row)
         return _Group(Held.LIMIT, f"waiting for {limit_clause(reason.limits[0], spec, run.id, standing)}")
     return _Group(Held.TURN, "ready")
 

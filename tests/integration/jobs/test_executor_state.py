@@ -173,3 +173,19 @@ def test_a_lost_attempt_within_the_budget_calls_nobody(house):
 
 def test_an_attempt_that_is_not_the_rows_calls_nobody(house):
     assert called_for(house, S.FAILED, attempt_id=OTHER) == []
+
+
+def test_fail_stop_ends_the_rest_of_the_run_also_where_the_coordinator_writes_the_failure(house, monkeypatch):
+    at_work = house.at_work(dag_of("a", "b", "c < b", fail_stop=True))
+    at_work.admit()
+    at_work.process()
+    stopped = []
+    monkeypatch.setattr(at_work.executor, "terminate", stopped.extend)
+    b = at_work.running("b").facts
+    house.set_rows(b.id, state="running")
+    at_work.report(at_work.running("a"), TaskInstanceState.FAILED)
+    at_work.ti_status.observe(at_work.job._manage_executor_state(at_work.ti_status.running))
+    at_work.job._update_counters(at_work.ti_status)
+    assert house.states() == {"a1": "failed", "b1": "failed", "c1": "skipped"}
+    assert stopped == [b.attempt_id]
+    assert at_work.ti_status.running == {}
