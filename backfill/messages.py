@@ -77,7 +77,7 @@ class Bundle:
             )
             dag = DagSource(**body["dag"])
             return cls(job_id=int(body["job_id"]), dag=dag, attempts=attempts, stream=str(body["stream"]))
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise MessageError(f"A message is broken: {error!r}.") from error
 
 
@@ -112,7 +112,7 @@ class ExecutorEvent:
                 None if info is None else str(info),
                 bool(infrastructure),
             )
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise MessageError(f"An event is broken: {error!r}.") from error
 
 

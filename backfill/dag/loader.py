@@ -11,7 +11,8 @@ from pathlib import Path
 
 from backfill.dag.dag import DAG
 from backfill.dag.dag_module import execute_dag_file
-from backfill.exceptions import DagChanged, DagError, DagImportError, DagNotFound, UsageError
+from backfill.dag.matching import compiled, matching
+from backfill.exceptions import DagChanged, DagError, DagImportError, DagNotFound
 
 #: `path.py` or `path.py:dag_id`.
 _FILE_TARGET = re.compile(r"(?P<file>.+\.py)(?::(?P<dag_id>.+))?")
@@ -108,23 +109,18 @@ def find_dags(dag_id_regex: str, dags_folder: Path | str) -> tuple[list[LoadedDa
 
     Subdags are no DAGs of their own here. Raises `UsageError` for a bad regex, `DagNotFound` if there is no match.
     """
-    try:
-        pattern = re.compile(dag_id_regex)
-    except re.error as error:
-        raise UsageError(
-            f"{dag_id_regex!r} is no regular expression: {error}; correct it, or quote it for the shell."
-        ) from None
+    compiled(dag_id_regex)  # before the files are loaded, which takes longer
     contents = load_folder(dags_folder)
     tops = {dag_id: loaded for dag_id, loaded in contents.dags.items() if loaded.dag.parent_dag is None}
-    matching = [loaded for dag_id, loaded in sorted(tops.items()) if pattern.search(dag_id)]
-    if not matching:
+    matches = [tops[dag_id] for dag_id in matching(dag_id_regex, sorted(tops))]
+    if not matches:
         broken = f" {contents.errors[0]}" if contents.errors else ""
         raise DagNotFound(
             f"No DAG in {dags_folder} has an id that matches {dag_id_regex!r}; {_instead('', list(tops))}{broken}"
         )
-    for loaded in matching:
+    for loaded in matches:
         _refuse_if_defined_twice(loaded.dag.dag_id, contents)
-    return matching, contents.errors
+    return matches, contents.errors
 
 
 def hash_of(file: Path) -> str:

@@ -444,33 +444,41 @@ class BackfillJob(BaseJob):
     def _set_unfinished_dag_runs_to_failed(self, dag_runs: Iterable[RunFacts], session: Session | None = None) -> None:
         """Close the runs that nothing can finish any more: by their task instances if all are finished, else `failed` (S9.4)."""
         if outcomes := outcomes_at_the_end(self.course, dag_runs):
-            self._write_ends(outcomes, DagRunTaskStatus(), session)
+            self._write_ends(outcomes, DagRunTaskStatus(), session, at_the_end=True)
 
     def _end_runs(self, outcomes: Sequence[RunOutcome], ti_status: DagRunTaskStatus, session: Session | None) -> None:
         """Write how runs ended, let them leave the window, and tell of it."""
         if not outcomes:
             return
-        self._write_ends(outcomes, ti_status, session)
-        for outcome in outcomes:
+        for outcome in self._write_ends(outcomes, ti_status, session):
             run = ti_status.active_runs.get(outcome.dag_run_id)
             if run is not None:  # that of a subdag stays until the run leaves that it belongs to
                 ti_status.let_go(run, self.course.remove(run))
         self._reconciler.look_back(session)
 
-    def _write_ends(self, outcomes: Sequence[RunOutcome], ti_status: DagRunTaskStatus, session: Session | None) -> None:
-        """Write how runs ended, and with those of subdags the task instances that stand for them (S13.4)."""
-        mirrored = self.at_work().write(partial(end_runs, self.course, outcomes), session)
+    def _write_ends(
+        self,
+        outcomes: Sequence[RunOutcome],
+        ti_status: DagRunTaskStatus,
+        session: Session | None,
+        *,
+        at_the_end: bool = False,
+    ) -> Sequence[RunOutcome]:
+        """Write how runs ended, and with those of subdags the task instances that stand for them (S13.4); return what held."""
+        ended = self.at_work().write(partial(end_runs, self.course, outcomes, at_the_end=at_the_end), session)
+        mirrored = ended.mirrored
         self._reconciler.stop(mirrored.attempts)
-        for outcome in outcomes:
+        for outcome in ended.outcomes:
             run = self.course.window.run(outcome.dag_run_id)
             self.course.count_end(outcome)
             self._callbacks.fire(run, outcome.state, outcome.reason)
             if run.dag_id == self.dag_id:
                 self._tell(RunSettled(self.id, run.run_id, outcome.state, outcome.reason))
-        self._observe(ti_status, (*mirrored.ended, *mirrored.stopped))
-        self.course.note_ends_of_subdags(outcomes)
+        self._observe(ti_status, (*ended.changed, *mirrored.ended, *mirrored.stopped))
+        self.course.note_ends_of_subdags(ended.outcomes)
         for ti in self.course.task_instances(mirrored.ended):
             self._callbacks.fire_of_task(self.course.window.run(ti.facts.dag_run_id), ti, mirrored.errors[ti.facts.id])
+        return ended.outcomes
 
     def _collect_errors(self, ti_status: DagRunTaskStatus, session: Session | None = None) -> list[ReportedError]:
         """Return what ended badly and what is blocked, by run date, topology and map index (S9.7)."""

@@ -82,12 +82,38 @@ def write_outcomes(outcomes: Sequence[RunOutcome], tx: Tx) -> None:
     clearing.unschedule_if_run_closed(tx, closed)
 
 
-def end_runs(course: Course, outcomes: Sequence[RunOutcome], tx: Tx) -> Mirrored:
-    """Write how runs ended, and with those of subdags the task instances that stand for them (S13.4)."""
+class Ended(NamedTuple):
+    """What became of runs that were to end."""
+
+    outcomes: list[RunOutcome]
+    #: Rows that turned out to be in another state than was known; their runs go on.
+    changed: list[TaskInstanceFacts]
+    #: What became of the task instances that stand for runs of subdags.
+    mirrored: Mirrored
+
+
+def end_runs(course: Course, outcomes: Sequence[RunOutcome], tx: Tx, *, at_the_end: bool = False) -> Ended:
+    """Write how runs ended, and with those of subdags the task instances that stand for them (S13.4).
+
+    Runs that only seem finished go on: something in them was cleared unnoticed (S0.1, S2.14). At the end of the job none does.
+    """
+    changed = [] if at_the_end else _changed_unnoticed(course, outcomes, tx)
+    going_on = {row.dag_run_id for row in changed}
+    ended = [outcome for outcome in outcomes if outcome.dag_run_id not in going_on]
     if course.subdags is not None:
-        course.subdags.pass_over(tx, outcomes)
-    write_outcomes(outcomes, tx)
-    return Mirrored() if course.subdags is None else course.subdags.settle(tx, outcomes)
+        course.subdags.pass_over(tx, ended)
+    if ended:
+        write_outcomes(ended, tx)
+    return Ended(ended, changed, Mirrored() if course.subdags is None else course.subdags.settle(tx, ended))
+
+
+def _changed_unnoticed(course: Course, outcomes: Sequence[RunOutcome], tx: Tx) -> list[TaskInstanceFacts]:
+    """Return the rows of runs that seem finished whose state is not what is known."""
+    window = course.window
+    finished = {run.dag_run_id for run in window.finished_runs()}
+    ids = [outcome.dag_run_id for outcome in outcomes if outcome.dag_run_id in finished]
+    rows = task_instances.select_facts_of_runs(tx, ids)
+    return [row for row in rows if window.knows(row.id) and row.state != window.facts(row.id).state]
 
 
 def outcomes_at_the_end(course: Course, dag_runs: Iterable[RunFacts]) -> list[RunOutcome]:

@@ -168,7 +168,7 @@ def test_a_file_that_cannot_be_loaded_is_named_with_the_line_and_the_mistake(
         (
             ["sales", *DATE, "--max-active-runs", "0"],
             2,
-            "Invalid value for '--max-active-runs': 0 is not in the range x>=1.",
+            "Invalid value for '--max-active-runs': 0 is not in the range 1<=x<=1000000000.",
         ),
         (
             ["sales", *DATE, "--max-failures", "101%"],
