@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from lifecycle_stage import QUICK, Rows, Stage, rows_of
+from lifecycle_stage import QUICK, Stage
+from processes import Rows, rows_of
 
 from backfill.config import Settings
 from backfill.coordinator.broker import connect
