@@ -1,0 +1,206 @@
+"""A busy backfill: real workers, coordinators and servers, and a plan by which its task instances have to end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from chaos_plans import Key, Plan
+from chaos_servers import FragileServers, Gate
+from chaos_verdict import Entry, Verdict, first_seen_again, judge, read_journal, read_rows
+from processes import Command, Processes, Rows
+from waiting import wait_until
+
+from backfill.config import Settings
+
+#: Short, but long enough for two busy cores.
+QUICK = {
+    "task.heartbeat_interval": "0.5",
+    "task.heartbeat_timeout": "6",
+    "task.queued_timeout": "5",
+    "coordinator.heartbeat_interval": "0.5",
+    "worker.soft_shutdown_timeout": "1",
+}
+#: Seconds within which a disturbed backfill has to end, whatever became of it.
+PATIENCE = 150
+#: The part of the work after which the fault strikes.
+EARLIEST, LATEST = 0.1, 0.45
+#: A worker whose clock is off by as many seconds as its argument says.
+WORKER_WITH_A_WRONG_CLOCK = """
+import sys, time, time_machine
+time_machine.travel(time.time() + float(sys.argv.pop(1)), tick=True).start()
+from backfill.cli.main import main
+sys.exit(main())
+"""
+
+
+class Scene(Processes):
+    """Starts what a fault needs, finds the moment at which it strikes, and judges what came of it."""
+
+    def __init__(self, servers: FragileServers, database_url: str, here: Path, plan: Plan, seed: int) -> None:
+        self.servers = servers
+        self.plan = plan
+        self.random = random.Random(seed)
+        self.rows = Rows(database_url)
+        self.journal_file = here / "journal"
+        self.endings = plan.endings()
+        self.workers: list[Command] = []
+        self._gates = contextlib.ExitStack()
+        self._in_flight: list[Key] = []
+        self._struck_at: datetime | None = None
+        where = {
+            "core.home": here / "home",
+            "core.dags_folder": here / "dags",
+            "database.url": database_url,
+            "celery.broker_url": servers.broker_url,
+        }
+        super().__init__(Settings().override("the test", {**QUICK, **where}), here)
+        self.settings.core.dags_folder.mkdir()
+        plan.install(self.settings.core.dags_folder, self.journal_file)
+
+    def close(self) -> None:
+        super().close()
+        self._gates.close()
+        self.rows.engine.dispose()
+
+    # -- processes ------------------------------------------------------------------------------------------------------
+
+    def start_workers(self, number: int = 2, processes: int = 2, **settings: object) -> list[Command]:
+        """Start workers side by side and return them when all of them listen."""
+        new = [self.start("worker", "-c", str(processes), **settings) for _ in range(number)]
+        self.await_workers(new)
+        return new
+
+    def start_worker_with_a_wrong_clock(self, seconds: float) -> Command:
+        command = [sys.executable, "-c", WORKER_WITH_A_WRONG_CLOCK, str(seconds), "worker", "-c", "2"]
+        return self.start_program(command, "worker")
+
+    def await_workers(self, new: Sequence[Command]) -> None:
+        self.workers += new
+        for worker in new:
+            wait_until(
+                lambda worker=worker: "Ctrl-C stops it" in worker.told or worker.process.poll() is not None,
+                "the worker listens",
+            )
+            assert worker.process.poll() is None, worker.told
+
+    def run(self, *flags: str, **settings: object) -> Command:
+        return self.start("run", *self._range, "--workers", "0", *flags, **settings)
+
+    def submit(self, *flags: str) -> None:
+        submitted = self.start("submit", *self._range, *flags)
+        assert submitted.end() == 0, submitted.told
+
+    def resume(self, **settings: object) -> Command:
+        return self.start("resume", str(self.rows.job.id), **settings)
+
+    def gate(self, target: Path) -> Gate:
+        return self._gates.enter_context(Gate(target))
+
+    def through(self, database: Gate | None = None, broker: Gate | None = None) -> dict[str, object]:
+        """Return the settings of a process that reaches the servers through gates."""
+        found: dict[str, object] = {}
+        if database:
+            url = self.rows.engine.url.set(host="127.0.0.1", port=database.port, query={})
+            found["database__url"] = url.render_as_string(hide_password=False)
+        if broker:
+            found["celery__broker_url"] = f"redis://127.0.0.1:{broker.port}/0"
+        return found
+
+    @property
+    def _range(self) -> list[str]:
+        return [self.plan.dag_id, "-s", self.plan.date(1), "-e", self.plan.date(self.plan.days), *_GO_ON]
+
+    # -- the moment -----------------------------------------------------------------------------------------------------
+
+    def journal(self) -> list[Entry]:
+        return read_journal(self.journal_file)
+
+    def count(self, event: str) -> Counter[Key]:
+        return Counter(entry.key for entry in self.journal() if entry.event == event)
+
+    def at_work(self) -> list[Entry]:
+        """Return the first line of each attempt that has neither ended nor died, as far as the journal says."""
+        begun: dict[tuple[str, int], Entry] = {}
+        for entry in self.journal():
+            if entry.event == "start":
+                begun[entry.attempt_id, entry.pid] = entry
+            elif entry.event != "tick":
+                begun.pop((entry.attempt_id, entry.pid), None)
+        return [entry for entry in begun.values() if Path(f"/proc/{entry.pid}").exists()]
+
+    def wait_for_work(self, part: float) -> None:
+        """Wait until that part of all the lines is in the journal that the plan leads to."""
+        lines = max(1, round(2 * part * sum(ending.tries for ending in self.endings.values())))
+        wait_until(
+            lambda: sum(entry.event != "tick" for entry in self.journal()) >= lines and self.at_work(),
+            f"{lines} lines are in the journal, and somebody is at work",
+            timeout=90,
+        )
+
+    @contextlib.contextmanager
+    def strike(self) -> Iterator[None]:
+        """Do the body at the moment that the seed has chosen, and remember what was in flight."""
+        self.wait_for_work(self.random.uniform(EARLIEST, LATEST))
+        self._in_flight = [key for key, row in read_rows(self.rows.ask).items() if row.state in {"queued", "running"}]
+        [(self._struck_at,)] = self.rows.ask("select clock_timestamp()")
+        yield
+
+    # -- the end --------------------------------------------------------------------------------------------------------
+
+    def expect_end(self, command: Command, *, spoiled: bool = False) -> None:
+        """Wait for the command that drives the job; where nothing was `spoiled` its exit code is that of the plan."""
+        code = command.end(PATIENCE)
+        failing = any(ending.state == "failed" for ending in self.endings.values())
+        assert code == int(failing) or (spoiled and code == 1), command.told
+
+    def expect_end_of_job(self) -> None:
+        wait_until(lambda: self.job_state() in {"success", "failed"}, "the job has ended", timeout=PATIENCE)
+
+    def job_state(self) -> str:
+        return str(self.rows.job.state)
+
+    def stop_workers(self) -> None:
+        """Stop the workers, so that nobody writes to the journal any more."""
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                worker.send(signal.SIGCONT)
+                worker.send(signal.SIGTERM)
+        for worker in self.workers:
+            worker.end()
+
+    def judge(self, *, spoils: str = "") -> Verdict:
+        """Return the verdict; task instances whose error matches `spoils`, and what depends on them, may have failed."""
+        rows = read_rows(self.rows.ask)
+        spoiled = {key for key, row in rows.items() if spoils and re.search(spoils, row.error)}
+        late = {key for key, row in rows.items() if spoiled and row.state in {"upstream_failed", "skipped"}}
+        days = {key.day for key in spoiled}
+        excused = spoiled | {key for key in late if key.day in days}
+        return judge(self.endings, self.journal(), rows, excused=excused)
+
+    def seconds_to_recover(self) -> float:
+        """Return the time from the fault to the end of the last task instance that was in flight when it struck."""
+        assert self._struck_at is not None
+        return first_seen_again(self._in_flight, read_rows(self.rows.ask), self._struck_at)
+
+
+#: The plan wants some tasks to fail: the other dates go on.
+_GO_ON = ("--continue-on-failures",)
+
+
+def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def signal_group(command: Command, number: signal.Signals) -> None:
+    """Send a signal to the process and its children, as if it happened to their machine."""
+    os.killpg(command.process.pid, number)
