@@ -1,7 +1,6 @@
 """The DAG of a plan (`chaos_plans`), whose tasks keep a journal outside of the system. Copied into the DAGs folder beside its plan."""
 
 import json
-import logging
 import os
 import signal
 import time
@@ -22,7 +21,7 @@ def note(ti, event):
     line = [event, ti.dag_id, ti.task_id, ti.run_id, ti.map_index, ti.try_number, ti.attempt_id, os.getpid()]
     journal = os.open(PLAN["journal"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(journal, json.dumps([*line, time.time()]).encode() + b"\n")
+        os.write(journal, json.dumps([*line, time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)]).encode() + b"\n")
         if event != "tick":
             os.fsync(journal)
     finally:
@@ -39,7 +38,7 @@ def work(**_):
     ti = get_current_context()["ti"]
     task = TASKS[ti.task_id]
     note(ti, "start")
-    logging.info("%s is at work", ti.key)
+    ti.log.info("%s is at work", ti.key)
     until = time.monotonic() + of_day(task["milliseconds"], ti) / 1000
     while (left := until - time.monotonic()) > 0:
         time.sleep(min(TICK, left))

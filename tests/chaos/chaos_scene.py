@@ -8,14 +8,14 @@ import random
 import re
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 
 from chaos_plans import Key, Plan
 from chaos_servers import FragileServers, Gate
-from chaos_verdict import Entry, Verdict, first_seen_again, judge, read_journal, read_rows
+from chaos_verdict import Entry, Verdict, judge, read_journal, read_rows, seconds_to_recover
 from processes import Command, Processes, Rows
 from waiting import wait_until
 
@@ -55,7 +55,7 @@ class Scene(Processes):
         self.workers: list[Command] = []
         self._gates = contextlib.ExitStack()
         self._in_flight: list[Key] = []
-        self._struck_at: datetime | None = None
+        self._struck_at = 0.0
         where = {
             "core.home": here / "home",
             "core.dags_folder": here / "dags",
@@ -151,8 +151,12 @@ class Scene(Processes):
         """Do the body at the moment that the seed has chosen, and remember what was in flight."""
         self.wait_for_work(self.random.uniform(EARLIEST, LATEST))
         self._in_flight = [key for key, row in read_rows(self.rows.ask).items() if row.state in {"queued", "running"}]
-        [(self._struck_at,)] = self.rows.ask("select clock_timestamp()")
+        self._struck_at = time.clock_gettime(time.CLOCK_BOOTTIME)
         yield
+
+    def pause(self, seconds: float) -> None:
+        """Let a fault last for a while: the time is what it is about."""
+        time.sleep(seconds)
 
     # -- the end --------------------------------------------------------------------------------------------------------
 
@@ -187,9 +191,7 @@ class Scene(Processes):
         return judge(self.endings, self.journal(), rows, excused=excused)
 
     def seconds_to_recover(self) -> float:
-        """Return the time from the fault to the end of the last task instance that was in flight when it struck."""
-        assert self._struck_at is not None
-        return first_seen_again(self._in_flight, read_rows(self.rows.ask), self._struck_at)
+        return seconds_to_recover(self._in_flight, self._struck_at, self.journal())
 
 
 #: The plan wants some tasks to fail: the other dates go on.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
@@ -33,7 +33,10 @@ class Entry(NamedTuple):
     try_number: int
     attempt_id: str
     pid: int
+    #: By the clock of the process.
     time: float
+    #: Seconds since the machine was booted: no fault changes them.
+    moment: float
 
     @property
     def key(self) -> Key:
@@ -79,7 +82,6 @@ class Row:
     state: str
     tries: int
     error: str
-    end_date: datetime | None
     #: How its attempts ended, by attempt id; None: that is not written.
     outcomes: Mapping[str, str | None] = field(default_factory=dict)
 
@@ -94,9 +96,7 @@ def read_rows(ask: Any) -> dict[Key, Row]:
         " from task_instance ti join dag_run r on r.id = ti.dag_run_id"
     )
     return {
-        Key(row.task_id, int(row.day), row.map_index): Row(
-            row.state, row.try_number, row.error or "", row.end_date, outcomes[row.id]
-        )
+        Key(row.task_id, int(row.day), row.map_index): Row(row.state, row.try_number, row.error or "", outcomes[row.id])
         for row in found
     }
 
@@ -191,7 +191,13 @@ def _differing(key: Key, endings: Mapping[Key, Ending], rows: Mapping[Key, Row])
     ]
 
 
-def first_seen_again(before: Iterable[Key], rows: Mapping[Key, Row], since: datetime) -> float:
-    """Return the seconds from `since` until all that was in flight then had ended."""
-    ends = [row.end_date for key in before if (row := rows.get(key)) and row.end_date]
-    return max([0.0, *((end - since).total_seconds() for end in ends)])
+def seconds_to_recover(in_flight: Collection[Key], struck_at: float, journal: Iterable[Entry]) -> float:
+    """Return the time from the fault until each task instance that was in flight then had begun (again) or ended.
+
+    Those that never do either are left out: they are told to be lost, or ended without work.
+    """
+    first: dict[Key, float] = {}
+    for entry in journal:
+        if entry.moment > struck_at and entry.event != "tick":
+            first.setdefault(entry.key, entry.moment - struck_at)
+    return max((first[key] for key in in_flight if key in first), default=0.0)
