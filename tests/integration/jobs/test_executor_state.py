@@ -1,6 +1,7 @@
 """`_manage_executor_state` holds what executors report against the rows (S8.1 to S8.4)."""
 
 import logging
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from playhouse import dag_of
@@ -173,3 +174,34 @@ def test_a_lost_attempt_within_the_budget_calls_nobody(house):
 
 def test_an_attempt_that_is_not_the_rows_calls_nobody(house):
     assert called_for(house, S.FAILED, attempt_id=OTHER) == []
+
+
+# -- the sweep ----------------------------------------------------------------------------------------------------------
+
+
+def queued_long_ago(house, at_work):
+    """A queued task instance whose message nobody has taken for hours."""
+    ti = at_work.running("a")
+    house.set_rows(ti.facts.id, queued_at=datetime.now(UTC) - timedelta(hours=2))
+    at_work.job.course.rhythm._sweep_at = 0
+    return ti
+
+
+def test_what_nobody_claimed_is_lost_if_no_message_waits(house, at_work):
+    ti = queued_long_ago(house, at_work)
+    at_work.executor.held.clear()
+    rows = at_work.job._manage_executor_state(at_work.ti_status.running)
+    assert {row.state for row in rows if row.id == ti.facts.id} == {"queued", "none"}  # as it was, and as it is
+    assert house.rows("state", "infrastructure_failures", task_id="a") == [("none", 1)]
+
+
+def test_what_is_claimed_while_its_message_is_looked_for_is_not_lost(house, at_work, monkeypatch):
+    ti = queued_long_ago(house, at_work)
+
+    def look(_attempt_ids):
+        house.set_rows(ti.facts.id, state="running", heartbeat_at=datetime.now(UTC))
+        return set()
+
+    monkeypatch.setattr(at_work.executor, "holds", look)
+    at_work.job._manage_executor_state(at_work.ti_status.running)
+    assert house.rows("state", "external_executor_id", task_id="a") == [("running", ti.facts.attempt_id)]
