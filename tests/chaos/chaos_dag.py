@@ -7,6 +7,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from chaos_note import note
+
 from backfill import DAG, get_current_context
 from backfill.operators import BranchPythonOperator, PythonOperator
 
@@ -14,18 +16,6 @@ PLAN = json.loads(Path(__file__).with_suffix(".json").read_text())
 TASKS = {each["task_id"]: each for each in PLAN["tasks"]}
 #: Seconds between two signs of life of a task.
 TICK = 0.04
-
-
-def note(ti, event):
-    """Append a line; it is on the disk when this returns, but for a mere sign of life."""
-    line = [event, ti.dag_id, ti.task_id, ti.run_id, ti.map_index, ti.try_number, ti.attempt_id, os.getpid()]
-    journal = os.open(PLAN["journal"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(journal, json.dumps([*line, time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)]).encode() + b"\n")
-        if event != "tick":
-            os.fsync(journal)
-    finally:
-        os.close(journal)
 
 
 def of_day(values, ti):
@@ -37,18 +27,18 @@ def work(**_):
     """Do what the plan says of this task instance."""
     ti = get_current_context()["ti"]
     task = TASKS[ti.task_id]
-    note(ti, "start")
+    note(PLAN["journal"], ti, "start")
     ti.log.info("%s is at work", ti.key)
     until = time.monotonic() + of_day(task["milliseconds"], ti) / 1000
     while (left := until - time.monotonic()) > 0:
         time.sleep(min(TICK, left))
-        note(ti, "tick")
+        note(PLAN["journal"], ti, "tick")
     if task["death"]:
         die(task["death"])
     if ti.try_number <= of_day(task["failing_tries"], ti):
-        note(ti, "fail")
+        note(PLAN["journal"], ti, "fail")
         raise ValueError(f"try {ti.try_number} fails, as planned")
-    note(ti, "end")
+    note(PLAN["journal"], ti, "end")
     return of_day(task["returns"], ti)
 
 

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from chaos_flights import FlightsPlan
 from chaos_plans import Plan, random_plan
 from chaos_scene import Scene
 
@@ -22,8 +23,10 @@ class Fault:
     kills: bool
     #: Pattern of the errors with which task instances may fail that would succeed without the fault.
     spoils: str
+    #: Whether the job is ended before its work is done.
+    cut_short: bool
     #: Makes the plan, given a seed.
-    plan: Callable[[int], Plan]
+    plan: Callable[[int], Plan | FlightsPlan]
 
     @property
     def seed(self) -> int:
@@ -44,12 +47,15 @@ def fault(
     quick: bool = False,
     kills: bool = False,
     spoils: str = "",
-    plan: Callable[[int], Plan] = default_plan,
+    cut_short: bool = False,
+    plan: Callable[[int], Plan | FlightsPlan] = default_plan,
 ) -> Callable[[Callable[[Scene], None]], Callable[[Scene], None]]:
     """Enter the decorated function into the list of faults."""
 
     def enter(happen: Callable[[Scene], None]) -> Callable[[Scene], None]:
-        FAULTS.append(Fault(name=name, happen=happen, quick=quick, kills=kills, spoils=spoils, plan=plan))
+        FAULTS.append(
+            Fault(name=name, happen=happen, quick=quick, kills=kills, spoils=spoils, cut_short=cut_short, plan=plan)
+        )
         return happen
 
     return enter

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-DAG_FILE = Path(__file__).with_name("chaos_dag.py")
+HERE = Path(__file__).parent
+#: What a DAG file says of the journal; the journal's own code takes its place.
+IMPORT = "from chaos_note import note\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,8 @@ class Plan:
         """Put the DAG where the system finds it."""
         body = {"dag_id": self.dag_id, "journal": str(journal), "tasks": [asdict(task) for task in self.tasks]}
         (dags_folder / f"{self.dag_id}.json").write_text(json.dumps(body))
-        shutil.copy(DAG_FILE, dags_folder / f"{self.dag_id}.py")
+        text = (HERE / "chaos_dag.py").read_text()
+        (dags_folder / f"{self.dag_id}.py").write_text(with_note(text))
 
     def endings(self) -> dict[Key, Ending]:
         """Return how each task instance ends if nothing disturbs it."""
@@ -116,6 +118,12 @@ def _own_ending(task: TaskPlan, day: int, index: int) -> Ending:
     if task.death:
         return Ending("failed", 1)
     return Ending("failed", task.retries + 1) if failing > task.retries else Ending("success", failing + 1)
+
+
+def with_note(text: str) -> str:
+    """Return the text of a DAG file with the code that keeps the journal in it."""
+    assert IMPORT in text
+    return text.replace(IMPORT, (HERE / "chaos_note.py").read_text())
 
 
 class PlanMaker:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import re
 import signal
 import sys
 import time
@@ -13,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from chaos_flights import FlightsPlan
 from chaos_plans import Key, Plan
 from chaos_servers import FragileServers, Gate
 from chaos_verdict import Entry, Verdict, judge, read_journal, read_rows, seconds_to_recover
@@ -45,7 +45,9 @@ sys.exit(main())
 class Scene(Processes):
     """Starts what a fault needs, finds the moment at which it strikes, and judges what came of it."""
 
-    def __init__(self, servers: FragileServers, database_url: str, here: Path, plan: Plan, seed: int) -> None:
+    def __init__(
+        self, servers: FragileServers, database_url: str, here: Path, plan: Plan | FlightsPlan, seed: int
+    ) -> None:
         self.servers = servers
         self.plan = plan
         self.random = random.Random(seed)
@@ -53,7 +55,7 @@ class Scene(Processes):
         self.journal_file = here / "journal"
         self.endings = plan.endings()
         self.workers: list[Command] = []
-        self._gates = contextlib.ExitStack()
+        self._at_the_end = contextlib.ExitStack()
         self._in_flight: list[Key] = []
         self._struck_at = 0.0
         where = {
@@ -68,7 +70,7 @@ class Scene(Processes):
 
     def close(self) -> None:
         super().close()
-        self._gates.close()
+        self._at_the_end.close()
         self.rows.engine.dispose()
 
     # -- processes ------------------------------------------------------------------------------------------------------
@@ -103,7 +105,7 @@ class Scene(Processes):
         return self.start("resume", str(self.rows.job.id), **settings)
 
     def gate(self, target: Path) -> Gate:
-        return self._gates.enter_context(Gate(target))
+        return self._at_the_end.enter_context(Gate(target))
 
     def through(self, database: Gate | None = None, broker: Gate | None = None) -> dict[str, object]:
         """Return the settings of a process that reaches the servers through gates."""
@@ -154,6 +156,13 @@ class Scene(Processes):
         self._struck_at = time.clock_gettime(time.CLOCK_BOOTTIME)
         yield
 
+    def other_database(self, name: str) -> Rows:
+        """Return what another database of the same server says, until the end."""
+        url = self.rows.engine.url.set(database=name)
+        rows = Rows(url.render_as_string(hide_password=False))
+        self._at_the_end.callback(rows.engine.dispose)
+        return rows
+
     def pause(self, seconds: float) -> None:
         """Let a fault last for a while: the time is what it is about."""
         time.sleep(seconds)
@@ -181,14 +190,8 @@ class Scene(Processes):
         for worker in self.workers:
             worker.end()
 
-    def judge(self, *, spoils: str = "") -> Verdict:
-        """Return the verdict; task instances whose error matches `spoils`, and what depends on them, may have failed."""
-        rows = read_rows(self.rows.ask)
-        spoiled = {key for key, row in rows.items() if spoils and re.search(spoils, row.error)}
-        late = {key for key, row in rows.items() if spoiled and row.state in {"upstream_failed", "skipped"}}
-        days = {key.day for key in spoiled}
-        excused = spoiled | {key for key in late if key.day in days}
-        return judge(self.endings, self.journal(), rows, excused=excused)
+    def judge(self, spoils: str = "", *, cut_short: bool = False) -> Verdict:
+        return judge(self.endings, self.journal(), read_rows(self.rows.ask), spoils=spoils, cut_short=cut_short)
 
     def seconds_to_recover(self) -> float:
         return seconds_to_recover(self._in_flight, self._struck_at, self.journal())

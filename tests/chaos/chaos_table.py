@@ -20,6 +20,7 @@ COLUMNS = (
     "overlapping",
     "lost",
     "ended, not committed",
+    "failed, and told why",
     "differing",
     "seconds to recover",
 )
@@ -38,6 +39,7 @@ def row_of(name: str, seed: int, verdict: Verdict, seconds: float) -> dict[str, 
         len(verdict.overlapping),
         len(verdict.lost),
         len(verdict.not_committed),
+        len(verdict.spoiled),
         len(verdict.differing),
         f"{seconds:.1f}",
     )

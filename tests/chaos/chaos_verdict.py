@@ -6,6 +6,7 @@ The order of events is the order of the journal's lines, not the time in them: a
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -120,6 +121,8 @@ class Verdict:
     lost: list[str]
     #: In another state, or after other tries, than without the fault.
     differing: list[str]
+    #: Failed because of the fault, with an error that says so, or since something before them did.
+    spoiled: list[str]
 
     @property
     def broken(self) -> list[str]:
@@ -128,10 +131,22 @@ class Verdict:
 
 
 def judge(
-    endings: Mapping[Key, Ending], journal: Sequence[Entry], rows: Mapping[Key, Row], *, excused: set[Key]
+    endings: Mapping[Key, Ending],
+    journal: Sequence[Entry],
+    rows: Mapping[Key, Row],
+    *,
+    spoils: str = "",
+    cut_short: bool = False,
 ) -> Verdict:
-    """Hold journal and rows against how the task instances have to end; those `excused` may fail."""
+    """Hold journal and rows against how the task instances have to end.
+
+    Those with an error that matches `spoils` may have failed, and so may what depends on them. Where the job was `cut_short`, it
+    is asked only whether something ran twice or at once.
+    """
+    excused = _excused(rows, spoils) if spoils else set()
     works = works_of(journal)
+    endings = {} if cut_short else endings
+    asked = {} if cut_short else {**endings, **rows}
     again = [_again(each, rows) for each in works.values()]
     return Verdict(
         task_instances=len(rows),
@@ -141,9 +156,18 @@ def judge(
         run_twice=[text for twice, _ in again for text in twice],
         overlapping=[text for each in works.values() for text in _overlapping(each)],
         not_committed=[text for _, not_committed in again for text in not_committed],
-        lost=[text for key in {**endings, **rows} for text in _lost(key, endings, works.get(key, []), rows)],
+        lost=[text for key in asked for text in _lost(key, endings, works.get(key, []), rows)],
         differing=[text for key in endings if key not in excused for text in _differing(key, endings, rows)],
+        spoiled=[text for key in sorted(excused & {*endings}) for text in _differing(key, endings, rows)],
     )
+
+
+def _excused(rows: Mapping[Key, Row], spoils: str) -> set[Key]:
+    spoiled = {key for key, row in rows.items() if re.search(spoils, row.error)}
+    days = {key.day for key in spoiled}
+    return spoiled | {
+        key for key, row in rows.items() if key.day in days and row.state in {"upstream_failed", "skipped"}
+    }
 
 
 def _again(works: Sequence[Work], rows: Mapping[Key, Row]) -> tuple[list[str], list[str]]:

@@ -7,7 +7,7 @@ import contextlib
 import json
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import redis
 from chaos_faults import fault
@@ -86,6 +86,25 @@ def messages_come_again(scene: Scene) -> None:
     assert any("is no message of ours; it is dropped" in worker.told for worker in workers)
 
 
+@fault("messages of a job that was cancelled come again", cut_short=True)
+def messages_of_a_cancelled_job_come_again(scene: Scene) -> None:
+    scene.start_workers()
+    seen: set[bytes] = set()
+    with _again_and_again(scene, lambda client: _double(client, seen)):
+        run = scene.run()
+        with scene.strike():
+            cancelled = scene.start("cancel", str(scene.rows.job.id))
+        assert cancelled.end() == 0, cancelled.told
+        assert run.end() == 4, run.told
+    before = scene.count("start")
+    with scene.servers.redis() as client:
+        client.rpush(QUEUE, *seen)
+        wait_until(lambda: not client.llen(QUEUE), "nothing waits in the queue")
+    scene.stop_workers()
+    assert scene.count("start") == before
+    assert not {row.state for row in scene.rows.ask("select state from task_instance")} & {"queued", "running"}
+
+
 def _double(client: redis.Redis, seen: set[bytes]) -> None:
     """Put what is new in the queue there once more, and before its original."""
     new = set(client.lrange(QUEUE, 0, -1)) - seen - set(BROKEN)
@@ -106,7 +125,7 @@ def _forged(raw: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def _again_and_again(scene: Scene, what) -> Iterator[None]:
+def _again_and_again(scene: Scene, what: Callable[[redis.Redis], object]) -> Iterator[None]:
     """Do something to the broker all the time."""
     ended = threading.Event()
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import faults_of_brokers
 import faults_of_coordinators
 import faults_of_databases
+import faults_of_flights
+import faults_of_machines
 import faults_of_workers
 import pytest
 from chaos_faults import FAULTS, Fault
@@ -15,7 +17,14 @@ from chaos_scene import Scene
 from chaos_table import row_of
 
 #: Imported to fill the list.
-SOURCES = (faults_of_workers, faults_of_coordinators, faults_of_brokers, faults_of_databases)
+SOURCES = (
+    faults_of_workers,
+    faults_of_coordinators,
+    faults_of_brokers,
+    faults_of_databases,
+    faults_of_machines,
+    faults_of_flights,
+)
 ROWS = [pytest.param(each, id=each.name, marks=() if each.quick else pytest.mark.slow) for each in FAULTS]
 
 
@@ -27,10 +36,11 @@ def test_nothing_is_lost_and_nothing_finished_runs_again_whatever_happens(
     scene = scene_of(fault.plan(fault.seed), fault.seed)
     fault.happen(scene)
     scene.stop_workers()
-    verdict = scene.judge(spoils=fault.spoils)
+    verdict = scene.judge(fault.spoils, cut_short=fault.cut_short)
     for column, value in row_of(fault.name, fault.seed, verdict, scene.seconds_to_recover()).items():
         record_property(column, value)
     assert verdict.broken == []
     assert verdict.differing == []
     if not fault.kills:
         assert (verdict.attempts_lost, verdict.not_committed) == (0, [])
+    assert bool(verdict.spoiled) == bool(fault.spoils)
