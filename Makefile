@@ -9,7 +9,7 @@ DEMO_HOME := $(CURDIR)/.backfill/demo
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-slow format docs clean
+.PHONY: help setup demo check test test-slow chaos format docs clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ test: $(VENV)/.for-dev ## Run the suite against real PostgreSQL, Valkey and Cele
 
 test-slow: $(VENV)/.for-dev ## Run the tests that take longer.
 	$(BIN)/pytest -n auto -m slow
+
+chaos: $(VENV)/.for-dev ## Kill, freeze and cut off everything, and print what a journal says. SEEDS=20: at random; SEED=7: again.
+	@CHAOS_SEED=$(SEED) CHAOS_SEEDS=$(SEEDS) CHAOS_FIRST_SEED=$(if $(SEEDS),$(shell date +%s)) \
+		$(BIN)/pytest -n auto -q $(if $(SEED)$(SEEDS),tests/chaos/test_mixed_faults.py,tests/chaos)
 
 format: $(VENV)/.for-dev ## Put code into the one form, and mend what ruff can mend.
 	$(BIN)/ruff format .

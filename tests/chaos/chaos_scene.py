@@ -17,6 +17,7 @@ from chaos_plans import Key, Plan
 from chaos_servers import FragileServers, Gate
 from chaos_verdict import Entry, Verdict, judge, read_journal, read_rows, seconds_to_recover
 from processes import Command, Processes, Rows
+from sqlalchemy.exc import OperationalError
 from waiting import wait_until
 
 from backfill.config import Settings
@@ -179,7 +180,9 @@ class Scene(Processes):
         wait_until(lambda: self.job_state() in {"success", "failed"}, "the job has ended", timeout=PATIENCE)
 
     def job_state(self) -> str:
-        return str(self.rows.job.state)
+        with contextlib.suppress(OperationalError):  # the server may be away
+            return str(self.rows.job.state)
+        return "unknown"
 
     def stop_workers(self) -> None:
         """Stop the workers, so that nobody writes to the journal any more."""

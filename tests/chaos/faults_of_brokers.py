@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import redis
 from chaos_faults import fault
+from chaos_plans import Plan, random_plan
 from chaos_scene import Scene
 from waiting import wait_until
 
@@ -86,7 +87,11 @@ def messages_come_again(scene: Scene) -> None:
     assert any("is no message of ours; it is dropped" in worker.told for worker in workers)
 
 
-@fault("messages of a job that was cancelled come again", cut_short=True)
+def long_plan(seed: int) -> Plan:
+    return random_plan(seed, days=28)
+
+
+@fault("messages of a job that was cancelled come again", cut_short=True, plan=long_plan)
 def messages_of_a_cancelled_job_come_again(scene: Scene) -> None:
     scene.start_workers()
     seen: set[bytes] = set()

@@ -72,7 +72,7 @@ def test_work_whose_end_was_not_written_any_more_is_told_apart() -> None:
 @pytest.mark.parametrize("sign", ["tick", "end"])
 def test_a_sign_of_life_after_another_attempt_has_begun_is_an_overlap(sign: str) -> None:
     journal = [entry("start"), entry("start", SECOND, pid=8), entry(sign), entry("end", SECOND, pid=8)]
-    assert found(verdict(journal, {FIRST: "lost", SECOND: "success"})) == {"overlapping"}
+    assert "overlapping" in found(verdict(journal, {FIRST: "lost", SECOND: "success"}))
 
 
 @pytest.mark.parametrize("state", ["none", "queued", "running", "up_for_retry"])
