@@ -37,7 +37,7 @@ def the_coordinator_is_killed_again_and_again(scene: Scene) -> None:
     scene.expect_end(scene.resume())
 
 
-@fault("SIGINT to the coordinator, then resume", quick=True)
+@fault("SIGINT to the coordinator, then resume")
 def the_coordinator_is_interrupted(scene: Scene) -> None:
     _interrupt(scene, [signal.SIGINT])
 

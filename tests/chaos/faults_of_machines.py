@@ -68,7 +68,7 @@ def _write_for_ever(descriptor: int, data: bytes) -> None:
         os.write(descriptor, data)
 
 
-@fault("the DAG file is deleted, and the job does not need it", quick=True)
+@fault("the DAG file is deleted, and the job does not need it")
 def the_dag_file_is_deleted(scene: Scene) -> None:
     """Also a worker that begins then runs what the job was made with."""
     scene.start_workers(1)

@@ -11,7 +11,7 @@ from chaos_scene import Scene, kill, signal_group
 from waiting import wait_until
 
 
-@fault("nothing", quick=True)
+@fault("nothing")
 def nothing_happens(scene: Scene) -> None:
     """Show that the plan is what a backfill comes to that nobody disturbs."""
     scene.start_workers()
