@@ -4,27 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import faults_of_brokers
-import faults_of_coordinators
-import faults_of_databases
-import faults_of_flights
-import faults_of_machines
-import faults_of_workers
 import pytest
-from chaos_faults import FAULTS, Fault
+from chaos_catalogue import FAULTS
+from chaos_faults import Fault
 from chaos_plans import Plan
 from chaos_scene import Scene
 from chaos_table import row_of
 
-#: Imported to fill the list.
-SOURCES = (
-    faults_of_workers,
-    faults_of_coordinators,
-    faults_of_brokers,
-    faults_of_databases,
-    faults_of_machines,
-    faults_of_flights,
-)
 ROWS = [pytest.param(each, id=each.name, marks=() if each.quick else pytest.mark.slow) for each in FAULTS]
 
 
