@@ -15,7 +15,7 @@ from pathlib import Path
 from chaos_flights import FlightsPlan
 from chaos_plans import Key, Plan
 from chaos_servers import FragileServers, Gate
-from chaos_verdict import Entry, Verdict, judge, read_journal, read_rows, seconds_to_recover
+from chaos_verdict import Entry, Verdict, count_lines, judge, read_journal, read_rows, seconds_to_recover
 from processes import Command, Processes, Rows
 from sqlalchemy.exc import OperationalError
 from waiting import wait_until
@@ -144,7 +144,7 @@ class Scene(Processes):
         """Wait until that part of all the lines is in the journal that the plan leads to."""
         lines = max(1, round(2 * part * sum(ending.tries for ending in self.endings.values())))
         wait_until(
-            lambda: sum(entry.event != "tick" for entry in self.journal()) >= lines and self.at_work(),
+            lambda: count_lines(self.journal_file) >= lines and self.at_work(),
             f"{lines} lines are in the journal, and somebody is at work",
             timeout=90,
         )

@@ -45,7 +45,15 @@ class Entry(NamedTuple):
 
 
 def read_journal(path: Path) -> list[Entry]:
-    return [Entry(*json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+    """Return the lines that are complete: the last one may be being written."""
+    text = path.read_text() if path.exists() else ""
+    return [Entry(*json.loads(line)) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def count_lines(path: Path) -> int:
+    """Return the number of lines but for mere signs of life, in a fraction of the time that it takes to read them."""
+    data = path.read_bytes() if path.exists() else b""
+    return data.count(b"\n") - data.count(b'["tick"')
 
 
 @dataclass

@@ -78,7 +78,7 @@ def messages_come_again(scene: Scene) -> None:
     with _again_and_again(scene, lambda client: _double(client, seen)):
         run = scene.run()
         with scene.strike(), scene.servers.redis() as client:
-            client.rpush(QUEUE, *BROKEN, *map(_forged, seen))
+            client.rpush(QUEUE, *BROKEN, *seen, *map(_forged, seen))
         scene.expect_end(run)
     with scene.servers.redis() as client:
         client.rpush(QUEUE, *seen)
