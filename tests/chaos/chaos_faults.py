@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chaos_flights import FlightsPlan
 from chaos_plans import Plan, random_plan
@@ -35,6 +35,18 @@ class Fault:
 
 
 FAULTS: list[Fault] = []
+
+
+#: So that lost messages cannot be found by waiting: they have to be sent again when the broker is back.
+PATIENT = {"task__queued_timeout": 600}
+
+
+def slow_plan(seed: int) -> Plan:
+    """Return a plan that takes long enough for a command to be started in the middle of it."""
+    plan = random_plan(seed, days=12)
+    return replace(
+        plan, tasks=[replace(task, milliseconds=[4 * each for each in task.milliseconds]) for task in plan.tasks]
+    )
 
 
 def default_plan(seed: int) -> Plan:

@@ -10,8 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import redis
-from chaos_faults import fault
-from chaos_plans import Plan, random_plan
+from chaos_faults import PATIENT, fault, slow_plan
 from chaos_scene import Scene
 from waiting import wait_until
 
@@ -30,7 +29,7 @@ BROKEN = (
 @fault("kill -9 of Valkey, restarted empty", quick=True)
 def the_broker_is_killed(scene: Scene) -> None:
     scene.start_workers()
-    run = scene.run()
+    run = scene.run(**PATIENT)
     with scene.strike():
         scene.servers.kill_broker()
         scene.servers.forget_messages()
@@ -41,7 +40,7 @@ def the_broker_is_killed(scene: Scene) -> None:
 @fault("FLUSHALL of Valkey")
 def the_broker_forgets(scene: Scene) -> None:
     scene.start_workers()
-    run = scene.run()
+    run = scene.run(**PATIENT)
     with scene.strike(), scene.servers.redis() as client:
         client.flushall()
     scene.expect_end(run)
@@ -78,7 +77,8 @@ def messages_come_again(scene: Scene) -> None:
     with _again_and_again(scene, lambda client: _double(client, seen)):
         run = scene.run()
         with scene.strike(), scene.servers.redis() as client:
-            client.rpush(QUEUE, *BROKEN, *seen, *map(_forged, seen))
+            early = list(seen)
+            client.rpush(QUEUE, *BROKEN, *early, *map(_forged, early))
         scene.expect_end(run)
     with scene.servers.redis() as client:
         client.rpush(QUEUE, *seen)
@@ -87,11 +87,7 @@ def messages_come_again(scene: Scene) -> None:
     assert any("is no message of ours; it is dropped" in worker.told for worker in workers)
 
 
-def long_plan(seed: int) -> Plan:
-    return random_plan(seed, days=28)
-
-
-@fault("messages of a job that was cancelled come again", cut_short=True, plan=long_plan)
+@fault("messages of a job that was cancelled come again", cut_short=True, plan=slow_plan)
 def messages_of_a_cancelled_job_come_again(scene: Scene) -> None:
     scene.start_workers()
     seen: set[bytes] = set()

@@ -111,9 +111,9 @@ def _lock_rows(scene: Scene, ended: threading.Event) -> None:
             continue  # it was the victim
 
 
-@fault("a worker's connections are broken by the network, again and again")
+@fault("connections to PostgreSQL are broken by the network, twenty times", kills=True)
 def the_network_breaks(scene: Scene) -> None:
-    """Not only the server's side knows: an answer to a commit may be lost on its way."""
+    """The answer to a commit may be lost on its way: an attempt that was claimed so is run by nobody, and found lost."""
     gate = scene.gate(scene.servers.database_socket)
     scene.start_workers(2, **scene.through(database=gate))
     run = scene.run(**scene.through(database=gate))

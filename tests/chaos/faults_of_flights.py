@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chaos_faults import fault
+from chaos_faults import PATIENT, fault
 from chaos_flights import FlightsPlan
 from chaos_scene import Scene
 
@@ -40,7 +40,7 @@ def the_coordinator_is_killed(scene: Scene) -> None:
 @fault("flights: kill -9 of Valkey, restarted empty", plan=flights)
 def the_broker_is_killed(scene: Scene) -> None:
     scene.start_workers()
-    run = scene.run()
+    run = scene.run(**PATIENT)
     with scene.strike():
         scene.servers.kill_broker()
         scene.servers.forget_messages()

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from chaos_faults import default_plan, fault
+from chaos_faults import fault, slow_plan
 from chaos_plans import Plan
 from chaos_scene import Scene
 from processes import Command
@@ -23,7 +23,7 @@ CANNOT_BE_WRITTEN = r"The log .* cannot be written: No space left on device"
 
 def plan_without_retries(seed: int) -> Plan:
     """Return a plan in which an ordinary failure is final: a worker that cannot load a DAG does not know its delays either."""
-    plan = default_plan(seed)
+    plan = slow_plan(seed)
     return replace(plan, tasks=[replace(task, retries=0, failing_tries=[0]) for task in plan.tasks])
 
 

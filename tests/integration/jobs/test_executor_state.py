@@ -176,6 +176,13 @@ def test_an_attempt_that_is_not_the_rows_calls_nobody(house):
     assert called_for(house, S.FAILED, attempt_id=OTHER) == []
 
 
+def test_executors_are_let_catch_up_in_each_round(at_work, monkeypatch):
+    rounds = []
+    monkeypatch.setattr(at_work.executor, "catch_up", lambda: rounds.append("a round"))
+    at_work.job._manage_executor_state(at_work.ti_status.running)
+    assert rounds == ["a round"]
+
+
 # -- the sweep ----------------------------------------------------------------------------------------------------------
 
 
