@@ -132,7 +132,7 @@ def _again_and_again(scene: Scene, what: Callable[[redis.Redis], object]) -> Ite
 
     def go_on() -> None:
         with scene.servers.redis() as client:
-            while not ended.wait(0.005):
+            while not ended.wait(0.02):
                 what(client)
 
     thread = threading.Thread(target=go_on)
