@@ -9,7 +9,7 @@ DEMO_HOME := $(CURDIR)/.backfill/demo
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-slow chaos format docs clean
+.PHONY: help setup demo check test test-slow chaos bench format docs clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test-slow: $(VENV)/.for-dev ## Run the tests that take longer.
 chaos: $(VENV)/.for-dev ## Kill, freeze and cut off everything, and print what a journal says. SEEDS=20: at random; SEED=7: again.
 	@CHAOS_SEED=$(SEED) CHAOS_SEEDS=$(SEEDS) CHAOS_FIRST_SEED=$(if $(SEEDS),$(shell date +%s)) \
 		$(BIN)/pytest -n auto -q $(if $(SEED)$(SEEDS),tests/chaos/test_mixed_faults.py,tests/chaos)
+
+bench: $(VENV)/.for-dev ## Measure what is promised about speed, for an hour; QUICK=1: two minutes, ONLY=latency,idle: some of it.
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 format: $(VENV)/.for-dev ## Put code into the one form, and mend what ruff can mend.
 	$(BIN)/ruff format .
