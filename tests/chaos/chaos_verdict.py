@@ -151,10 +151,10 @@ def judge(
     Those with an error that matches `spoils` may have failed, and so may what depends on them. Where the job was `cut_short`, it
     is asked only whether something ran twice or at once.
     """
-    excused = _excused(rows, spoils) if spoils else set()
+    excused = _excused(endings, rows, spoils) if spoils else set()
     works = works_of(journal)
     endings = {} if cut_short else endings
-    asked = {} if cut_short else {**endings, **rows}
+    asked = set() if cut_short else {*endings, *rows} - (excused - rows.keys())
     again = [_again(each, rows) for each in works.values()]
     return Verdict(
         task_instances=len(rows),
@@ -170,12 +170,12 @@ def judge(
     )
 
 
-def _excused(rows: Mapping[Key, Row], spoils: str) -> set[Key]:
+def _excused(endings: Iterable[Key], rows: Mapping[Key, Row], spoils: str) -> set[Key]:
+    """Return what failed with such an error, what could not run for it, and indexes of mappings that nobody could count."""
     spoiled = {key for key, row in rows.items() if re.search(spoils, row.error)}
     days = {key.day for key in spoiled}
-    return spoiled | {
-        key for key, row in rows.items() if key.day in days and row.state in {"upstream_failed", "skipped"}
-    }
+    spoiled |= {key for key, row in rows.items() if key.day in days and row.state in {"upstream_failed", "skipped"}}
+    return spoiled | {key for key in endings if key not in rows and Key(key.task_id, key.day, -1) in spoiled}
 
 
 def _again(works: Sequence[Work], rows: Mapping[Key, Row]) -> tuple[list[str], list[str]]:
