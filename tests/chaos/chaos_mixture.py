@@ -14,6 +14,7 @@ from chaos_servers import Gate
 from faults_of_brokers import QUEUE
 from faults_of_databases import CUT_CONNECTIONS, UNLUCKY
 from processes import Command
+from redis import RedisError
 from sqlalchemy.exc import OperationalError
 
 #: Does something, gives the seconds for which it lasts, and undoes it.
@@ -113,7 +114,7 @@ class Mixture:
     # -- servers --------------------------------------------------------------------------------------------------------
 
     def empty_broker(self) -> Disturbance:
-        with suppress(ConnectionError, OSError), self.scene.servers.redis() as client:
+        with suppress(RedisError), self.scene.servers.redis() as client:
             client.flushall()
         yield 0.0
 
@@ -142,7 +143,7 @@ class Mixture:
         self._write(f"drop function if exists {name} cascade")
 
     def repeat_messages(self) -> Disturbance:
-        with self.scene.servers.redis() as client, suppress(ConnectionError, OSError):
+        with self.scene.servers.redis() as client, suppress(RedisError):
             messages = client.lrange(QUEUE, 0, -1)
             yield self._seconds()
             if messages:

@@ -81,11 +81,9 @@ class FragileServers:
     def stop_database(self, how: signal.Signals) -> None:
         """Stop PostgreSQL: SIGINT is its fast shutdown, SIGQUIT its immediate one; SIGKILL is for all of its processes."""
         folder = self._folder("postgres")
-        pids = (
-            processes_in(folder)
-            if how is signal.SIGKILL
-            else [int((folder / "postmaster.pid").read_text().split("\n")[0])]
-        )
+        pids = processes_in(folder)
+        if how is not signal.SIGKILL and pids:
+            pids = [int((folder / "postmaster.pid").read_text().split("\n")[0])]
         self._end(folder, pids, how)
 
     def kill_broker(self) -> None:
@@ -94,7 +92,7 @@ class FragileServers:
 
     def forget_messages(self) -> None:
         """Remove what a killed broker would find when it starts again."""
-        shutil.rmtree(self._folder("valkey"))
+        shutil.rmtree(self._folder("valkey"), ignore_errors=True)
 
     def start_again(self) -> None:
         assert self._servers.acquire() == self._endpoints
@@ -106,10 +104,21 @@ class FragileServers:
         return (self._home / "embedded" / "data").resolve() / name
 
     def _end(self, folder: Path, pids: list[int], how: signal.Signals) -> None:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, how)
-        wait_until(lambda: not processes_in(folder), f"{folder.name} is gone")
+        _signal_all(pids, how)
+
+        def is_gone() -> bool:
+            left = processes_in(folder)
+            if how is signal.SIGKILL:  # one that was killed may have made another at its very end
+                _signal_all(left, how)
+            return not left and not processes_in(folder)
+
+        wait_until(is_gone, f"{folder.name} is gone")
+
+
+def _signal_all(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 class Gate:
