@@ -106,7 +106,9 @@ class Workplace:
             executor.start(context)
 
     def reported_events(self) -> list[ExecutorEvent]:
-        """Return what the executors have reported since the last call."""
+        """Return what the executors have reported since the last call, and let them do what was left over."""
+        for executor in self.executors.values():
+            executor.catch_up()
         return self.mailbox.drain()
 
     def _transact(self, work: Callable[[Connection | Session], T], session: Session | None) -> T:

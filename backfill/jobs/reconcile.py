@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set as AbstractSet
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -113,7 +113,8 @@ class Reconciler:
         if not verdicts:
             return seen.rows
         ids = [verdict.task_instance_id for verdict in verdicts]
-        return seen.rows + self._carry_out(verdicts, ids, session)
+        unclaimed = {each.facts.id for each in seen.unclaimed}
+        return seen.rows + self._carry_out(verdicts, ids, session, unclaimed=unclaimed)
 
     def _lost_in(self, seen: _Seen) -> list[ExecutorEvent]:
         """Return an infrastructure failure for each zombie and each lost message (S8.4)."""
@@ -176,14 +177,21 @@ class Reconciler:
         session: Session | None,
         *,
         taken_back: Sequence[tuple[int, str]] = (),
+        unclaimed: AbstractSet[int] = frozenset(),
     ) -> list[TaskInstanceFacts]:
-        """Write `verdicts`, and what is `taken_back` besides; return the rows of `ids`, and call what failed ones are owed."""
+        """Write `verdicts`, and what is `taken_back` besides; return the rows of `ids`, and call what failed ones are owed.
+
+        Verdicts about what was `unclaimed` hold only as long as it is.
+        """
+        without_claim = [(v.task_instance_id, v.attempt_id) for v in verdicts if v.task_instance_id in unclaimed]
 
         def write(tx: Tx) -> tuple[set[int], list[TaskInstanceFacts], list[str]]:
             task_instances.take_back_if_queued(tx, taken_back)
-            losses = [Loss(v.task_instance_id, v.attempt_id, v.error) for v in verdicts if isinstance(v, Lost)]
+            claimed = unclaimed - recovery.lock_unclaimed(tx, without_claim)
+            due = [verdict for verdict in verdicts if verdict.task_instance_id not in claimed]
+            losses = [Loss(v.task_instance_id, v.attempt_id, v.error) for v in due if isinstance(v, Lost)]
             recovery.lose_if_current(tx, losses)
-            failed = recovery.fail_if_current(tx, [self._failure(v) for v in verdicts if isinstance(v, Failed)])
+            failed = recovery.fail_if_current(tx, [self._failure(v) for v in due if isinstance(v, Failed)])
             rows = task_instances.select_facts(tx, ids)
             ended = [row for row in rows if row.id in failed and row.state == TaskInstanceState.FAILED]
             stopped = [each for row in ended for each in self._stop_rest_of_run(tx, row)]

@@ -239,6 +239,30 @@ def select_errors(
     ]
 
 
+@answers(report._SELECT_TIMED_OUT)
+def select_timed_out(t: Tables, now: datetime, *, job_id: int, beginning: str) -> list[Any]:
+    runs = {date.dag_run_id for date in _dates(t, job_id, of_dag=False) if _is_admitted(date)} - {None}
+    errors: dict[int, list[str]] = {}
+    for ti in t.ti.values():
+        is_late = ti.dag_run_id in runs and ti.state == "skipped" and (ti.error or "").startswith(beginning)
+        if is_late and t.run[ti.dag_run_id].state == "failed":
+            errors.setdefault(ti.dag_run_id, []).append(ti.error)
+    found = sorted((t.run[run_id].logical_date, run_id) for run_id in errors)
+    return [(t.run[run_id].dag_id, t.run[run_id].run_id, date, min(errors[run_id])) for date, run_id in found]
+
+
+@answers(report._FAILURES)
+def failures(t: Tables, now: datetime, *, job_id: int, task_ids: Collection[str] | None) -> list[Any]:
+    before = own = False
+    for date in _dates(t, job_id, of_dag=False):
+        if date.dag_run_id is None or not _is_admitted(date):
+            continue
+        bad = [ti for ti in _tis(t, job_id, [date], task_ids) if ti.state in {"failed", "upstream_failed"}]
+        if bad or t.run[date.dag_run_id].state == "failed":
+            before, own = before or date.action == "done", own or date.action != "done"
+    return [record(before=before, own=own)]
+
+
 @answers(report._SELECT_ERROR_TEXTS)
 def select_error_texts(t: Tables, now: datetime, *, ti_ids: Collection[int]) -> list[Any]:
     return [record(id=ti_id, error=t.ti[ti_id].error) for ti_id in ti_ids if ti_id in t.ti]

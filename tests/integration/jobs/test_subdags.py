@@ -385,7 +385,9 @@ def test_what_is_checked_of_tasks_is_checked_of_those_of_subdags(house):
         house.play(refused(pool="nowhere"))
     with pytest.raises(UnknownExecutor, match=r"Task 'x' of DAG 'd\.s' names the executor 'nobody'"):
         house.play(refused(executor="nobody"))
-    with pytest.raises(RefusedError, match=r"DAG 'd\.s' cannot run backwards: x depend on the past"):
+    with pytest.raises(
+        RefusedError, match=r"DAG 'd\.s' cannot run backwards, as it has tasks that depend on the past: x;"
+    ):
         house.play(refused(depends_on_past=True), run_backwards=True)
     assert house.nothing_written()
 
