@@ -20,13 +20,14 @@ from backfill.config import Settings, load_settings, signing_key
 from backfill.coordinator.broker import a_worker_listens, check_broker, wake_holder
 from backfill.coordinator.daemon import Coordinator
 from backfill.coordinator.drive import drive, leaving_it_resumable, pause
+from backfill.coordinator.inquiry import Inquirer
 from backfill.coordinator.lease import HeldLease, holder_name
 from backfill.coordinator.local_workers import LocalWorkers
 from backfill.coordinator.orders import await_cancelled, pause_job, read_row, request_cancel
 from backfill.coordinator.takeover import take_over
 from backfill.dag import DAG
 from backfill.dag.freeze import FrozenDag, freeze, thaw
-from backfill.dag.loader import LoadedDag, find_dag
+from backfill.dag.loader import LoadedDag, find_unchanged
 from backfill.embedded import Endpoints, Servers
 from backfill.exceptions import BackfillUnfinished, FrozenDagError, NothingToDo, ServiceUnavailable
 from backfill.executors import BaseExecutor
@@ -116,14 +117,14 @@ class Runtime:
         written.dag, written.executor = job.dag, job.executor
         return written
 
-    def plan(self, dag: DAG, request: BackfillRequest, *, workers: int | None = None) -> Outlook:
-        """Return what a job of this request would do; nothing is written, and no broker is needed.
+    def plan(self, dag: DAG, request: BackfillRequest, *, workers: int | None = None, reset: bool = False) -> Outlook:
+        """Return what a job of this request would do, with `reset` after `--reset-dagruns`; nothing is written, and no broker is needed.
 
         Raises what `create` would raise.
         """
         _shipped(dag, request, _NO_KEY)
         checked = check_request(dag, request, self.settings)
-        return repeat(self.engine, lambda tx: look_ahead(tx, checked, self.settings, workers=workers))
+        return repeat(self.engine, lambda tx: look_ahead(tx, checked, self.settings, workers=workers, reset=reset))
 
     def load_job(self, job_id: int) -> BackfillJob:
         """Return a job as its row says, with its DAG; `UsageError` if there is none of that id."""
@@ -190,6 +191,15 @@ class Runtime:
     def report(self, job_id: int) -> Report:
         """Return state, counts and errors of a job as its rows are now, whoever drives it."""
         return repeat(self.engine, lambda tx: job_report(tx, job_id))
+
+    def inquirer(self) -> Inquirer:
+        """Return what answers questions about jobs (S11.6)."""
+
+        def url() -> str:
+            self.reach_broker()
+            return self.broker_url
+
+        return Inquirer(engine=self.engine, settings=self.settings, load_dag=self._dag_of, reach_broker=url)
 
     def coordinator(self) -> Coordinator:
         """Return the daemon that drives submitted jobs with the means of this runtime."""
@@ -300,7 +310,8 @@ class Runtime:
 
     def _dag_of(self, job: BackfillJob) -> DAG:
         if job.dag_pickle_hash is None:
-            return find_dag(f"{job.dag_source['file']}:{job.dag_id}", self.settings.core.dags_folder).dag
+            file, content = job.dag_source.get("file", ""), job.dag_source.get("file_hash", "")
+            return find_unchanged(job.dag_id, self.settings.core.dags_folder, file=file, content_hash=content).dag
         pickle = repeat(self.engine, lambda tx: pickles.load_pickle(tx, str(job.dag_pickle_hash)))
         if pickle is None:
             raise FrozenDagError(f"The DAG of job {job.id} is not in the database any more.")

@@ -213,7 +213,7 @@ def _settings_file(env: Mapping[str, str], cwd: Path, home: Path) -> Path | None
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"The settings file {path} cannot be read: {error}.") from error
     flat: dict[str, Any] = {}
     for section, values in content.items():

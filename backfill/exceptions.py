@@ -4,12 +4,16 @@ BackfillError                      exit code 1
 ├── UsageError                     2   wrong use: a value the operator gave cannot be used
 │   ├── ConfigError                    a setting is missing, unknown or malformed
 │   ├── DagNotFound                    no DAG of that id or file
+│   ├── DagChanged                     a DAG file is not the one that a job was made with
 │   ├── DagImportError                 a DAG file cannot be loaded (file and line)
 │   ├── DagError                       a DAG is wrong in itself: a cycle, a duplicate task id, an unknown rule
+│   ├── NoTaskMatches                  no task id has a match of the task regex
 │   ├── UnknownPool, UnknownExecutor
+│   │   └── PoolTooSmall               a task takes more slots than its pool has
 │   └── SchemaMismatch                 the database's schema is older or newer than this version's
 ├── RefusedError                   5   refused, or nothing to do
 │   ├── NothingToDo                    no run date is left
+│   ├── BackwardsRefused               a task depends on the past
 │   ├── Declined                       the operator was asked, and did not say yes
 │   └── DateOwned                      another job or run owns a date of the range
 ├── ServiceUnavailable             69  database or broker does not answer
@@ -56,6 +60,10 @@ class DagNotFound(UsageError):
     """Raised when no DAG has the id, or no file the path, that was asked for."""
 
 
+class DagChanged(UsageError):
+    """Raised when a DAG file has another content than the one that a job was made with."""
+
+
 class DagImportError(UsageError):
     """Raised when a DAG file cannot be loaded.
 
@@ -74,8 +82,16 @@ class DagError(UsageError):
     """Raised when a DAG is wrong in itself, wherever it was written."""
 
 
+class NoTaskMatches(UsageError):
+    """Raised when no task of the DAG has an id that the task regex matches."""
+
+
 class UnknownPool(UsageError):
     """Raised when a chosen task, or `--pool`, names a pool that does not exist."""
+
+
+class PoolTooSmall(UnknownPool):
+    """Raised when a chosen task takes more slots than its pool has."""
 
 
 class UnknownExecutor(UsageError):
@@ -94,6 +110,10 @@ class RefusedError(BackfillError):
 
 class NothingToDo(RefusedError):
     """Raised when no run date is left to backfill (S2.5)."""
+
+
+class BackwardsRefused(RefusedError):
+    """Raised when a range is to run backwards in which a chosen task depends on the past."""
 
 
 class Declined(RefusedError):

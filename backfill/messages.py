@@ -19,6 +19,10 @@ from backfill.states import TaskInstanceState
 WIRE_VERSION = 1
 #: Name under which the Celery task is registered; tasks are sent by name, so the coordinator needs no worker code.
 TASK_NAME = "backfill.run"
+#: What goes wrong where something is read as what it is not; RecursionError is JSON that is nested too deeply.
+_BROKEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+#: Bits of a row's id, and of the whole numbers in its other columns.
+_ID, _INTEGER = 64, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +72,16 @@ class Bundle:
         try:
             attempts = tuple(
                 Attempt(
-                    int(ti),
-                    TaskInstanceKey(str(k[0]), str(k[1]), str(k[2]), int(k[3])),
+                    _whole(ti, _ID),
+                    TaskInstanceKey(str(k[0]), str(k[1]), str(k[2]), _whole(k[3], _INTEGER)),
                     str(UUID(attempt)),
-                    int(number),
+                    _whole(number, _INTEGER),
                 )
                 for ti, k, attempt, number in body["attempts"]
             )
             dag = DagSource(**body["dag"])
-            return cls(job_id=int(body["job_id"]), dag=dag, attempts=attempts, stream=str(body["stream"]))
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+            return cls(job_id=_whole(body["job_id"], _ID), dag=dag, attempts=attempts, stream=str(body["stream"]))
+        except _BROKEN as error:
             raise MessageError(f"A message is broken: {error!r}.") from error
 
 
@@ -106,14 +110,22 @@ class ExecutorEvent:
         try:
             ti, attempt, state, info, infrastructure = cast("list[Any]", json.loads(text))
             return cls(
-                int(ti),
+                _whole(ti, _ID),
                 str(UUID(attempt)),
                 TaskInstanceState(state),
                 None if info is None else str(info),
                 bool(infrastructure),
             )
-        except (TypeError, ValueError) as error:
+        except _BROKEN as error:
             raise MessageError(f"An event is broken: {error!r}.") from error
+
+
+def _whole(value: Any, bits: int) -> int:
+    """Return a whole number that a column of so many bits takes; `ValueError` for others, which no statement could name."""
+    number = int(value)
+    if number.bit_length() >= bits:
+        raise ValueError(f"{number:.3e} is too large")
+    return number
 
 
 #: Field of an entry of a job's stream that bears no event: the operator wants something, as the job's row says.

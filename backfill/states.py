@@ -161,7 +161,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     _row("S3.15", IN_FLIGHT, "infrastructure failure within its budget", {_S.NONE}, _COORDINATOR),
     _row("S3.16", IN_FLIGHT, "infrastructure failure beyond its budget", {_S.UP_FOR_RETRY, _S.FAILED}, _COORDINATOR),
     _row("S3.17", {_S.RUNNING, _S.UP_FOR_RETRY}, "cancel", {_S.FAILED}, _COORDINATOR),
-    _row("S3.18", UNFINISHED, "dagrun_timeout of its run", {_S.SKIPPED}, _COORDINATOR),
+    _row("S3.18", UNFINISHED, "dagrun_timeout of its run, or its subdag's task has ended", {_S.SKIPPED}, _COORDINATOR),
     _row(
         "S3.19",
         IDLE | {_S.QUEUED, _S.UPSTREAM_FAILED},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backfill.dag.dag import DAG
 from backfill.dag.freeze import FrozenDag, thaw
-from backfill.dag.loader import find_dag, hash_of
+from backfill.dag.loader import find_unchanged
 from backfill.exceptions import BackfillError
 from backfill.store.attempts import Claim
 from backfill.store.pickles import load_pickle
@@ -69,19 +69,8 @@ class DagCache:
 
     def _from_file(self, dag_id: str, file: str, content: str) -> DAG:
         """Import the DAG from this machine's own files; one that differs from what the job was made with is not run."""
-        path = Path(file)
-        if file and path.is_file():
-            _check_hash(path, content)
-        found = find_dag(f"{path}:{dag_id}" if file and path.is_file() else dag_id, self._dags_folder)
-        _check_hash(found.file, content)
+        found = find_unchanged(dag_id, self._dags_folder, file=file, content_hash=content)
         return _member(found.dag, dag_id)
-
-
-def _check_hash(path: Path, content: str) -> None:
-    if content and hash_of(path) != content:
-        raise DagUnavailable(
-            f"The DAG file {path} differs from the one that the job was made with; bring it in line, or make the job anew."
-        )
 
 
 def _member(dag: DAG, dag_id: str) -> DAG:

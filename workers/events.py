@@ -40,6 +40,7 @@ class EventPublisher:
         self._waiting: deque[tuple[str, str]] = deque(maxlen=KEPT)
         self._lock = threading.Lock()
         self._try_at = 0.0
+        self._is_away = False
 
     def publish(self, stream: str, event: ExecutorEvent) -> None:
         """Send `event`, after those that wait. Never raises for a broker that is away."""
@@ -64,9 +65,12 @@ class EventPublisher:
                 self._send_batch(batch)
                 for _ in batch:
                     self._waiting.popleft()
+                self._is_away = False
         except (redis.RedisError, OSError) as error:
             self._try_at = time.monotonic() + _PAUSE
-            logger.warning("Events wait for the broker at %s: %s", self._endpoint, error)
+            if not self._is_away:  # once for each time that it goes away, not once for each second
+                logger.warning("Events wait for the broker at %s: %s", self._endpoint, error)
+            self._is_away = True
 
     def _send_batch(self, batch: list[tuple[str, str]]) -> None:
         with self._client.pipeline(transaction=False) as pipeline:

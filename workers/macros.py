@@ -8,7 +8,11 @@ import time
 import uuid
 from datetime import datetime, timedelta
 
-__all__ = ["datetime", "ds_add", "ds_format", "json", "random", "time", "timedelta", "uuid"]
+import dateutil
+import dateutil.parser
+import dateutil.relativedelta
+
+__all__ = ["datetime", "dateutil", "ds_add", "ds_format", "json", "random", "time", "timedelta", "uuid"]
 
 random = _random.random
 

@@ -26,6 +26,7 @@ _NOT_THERE = -1
 class RenderedTask(NamedTuple):
     """The template fields of one task instance."""
 
+    dag_id: str
     task_id: str
     map_index: int
     #: By name; values that JSON lacks are texts.
@@ -62,16 +63,16 @@ def rehearse_templates(
 def _rendered(dag: DAG, run: FirstRun, task_id: str, map_index: int, database: Database, mask: Masker) -> RenderedTask:
     operator = dag.task_dict[task_id]
     if operator.has_many_instances and map_index < 0:
-        return RenderedTask(task_id, map_index, {}, note="its map indexes are known only in the run")
+        return RenderedTask(dag.dag_id, task_id, map_index, {}, note="its map indexes are known only in the run")
     claim = _claim(operator, run, map_index)
     ti = _NotYetRun(claim, hostname="", task=operator, database=database)
     context = build_context(ti=ti, claim=claim, dag=dag, database=database)
     token = context_of_task.set(context)
     try:
-        return RenderedTask(task_id, map_index, _fields(dag, operator, context, claim, mask))
+        return RenderedTask(dag.dag_id, task_id, map_index, _fields(dag, operator, context, claim, mask))
     except Exception as error:  # noqa: BLE001  # templates and what they call are user code
         text = str(error) if isinstance(error, BackfillError) else error_text(error)
-        return RenderedTask(task_id, map_index, {}, error=mask(" ".join(text.split())))
+        return RenderedTask(dag.dag_id, task_id, map_index, {}, error=mask(" ".join(text.split())))
     finally:
         context_of_task.reset(token)
 

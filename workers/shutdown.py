@@ -6,6 +6,7 @@ signal begins Celery's warm shutdown here, which ends with the last task, and a 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
 import os
@@ -78,4 +79,5 @@ class Shutdown:
 
 def _say(text: str) -> None:
     # logging takes locks, and the signal may have come while one of them was held
-    os.write(2, f"{text}\n".encode())
+    with contextlib.suppress(OSError):  # whoever read it has gone, perhaps that is why the worker stops
+        os.write(2, f"{text}\n".encode())

@@ -10,19 +10,20 @@ import click
 
 from backfill.bootstrap import open_runtime
 from backfill.cli.command import Command
+from backfill.cli.completion import complete_target
 from backfill.cli.flags import date_options, given_range
 from backfill.cli.output import Format, output_option, show_record
 from backfill.cli.parameters import REGEX
 from backfill.cli.prompt import confirm, yes_option
 from backfill.cli.target import find_target, subdir_option
-from backfill.cli.terminal import moment_text
+from backfill.clock import moment_text
 from backfill.config import load_settings
 from backfill.jobs.clear import ClearCount, ClearScope, clear as clear_in, clear_scope, count_clearable
 from backfill.store.database import repeat
 
 
 @click.command(cls=Command)
-@click.argument("target", metavar="TARGET")
+@click.argument("target", metavar="TARGET", shell_complete=complete_target)
 @date_options
 @click.option("-t", "--task-regex", type=REGEX, help="Only tasks whose id matches.")
 @click.option("-u", "--upstream", is_flag=True, help="Also all tasks upstream of those that match.")
@@ -44,6 +45,7 @@ def clear(
     """Put task instances back to the initial state.
 
     In runs of any type from -s to -e, both included, after naming their number and asking. With a task go its setups and teardowns.
+    Subdags go with their tasks, and with what is cleared of a subdag the task that stands for it, and all downstream of that.
     They have all their retries again and keep the history of earlier tries. What runs is left alone. Finished runs become queued:
     an active job that had finished them takes them again, else the next `backfill run` over their dates does.
     """
@@ -61,9 +63,15 @@ def clear(
         "task_instances": done.task_instances,
         "runs": done.runs,
         "left_running": done.left_running,
-        "tasks": {task_id: done.tasks[task_id] for task_id in scope.dag.topological_order() if done.tasks[task_id]},
+        "tasks": {name: done.tasks[name] for name in _in_order(scope, done)},
     }
     show_record(record, form, as_table=lambda: click.echo(_told(scope, done)))
+
+
+def _in_order(scope: ClearScope, done: ClearCount) -> list[str]:
+    """Return what was cleared: the tasks of the DAG in topological order, then those of its subdags and of DAGs above it."""
+    own = [task_id for task_id in scope.dag.topological_order() if done.tasks[task_id]]
+    return own + sorted(name for name in done.tasks if name not in own and done.tasks[name])
 
 
 def clear_question(scope: ClearScope, count: ClearCount) -> str:

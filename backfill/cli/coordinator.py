@@ -10,6 +10,7 @@ import click
 
 from backfill.bootstrap import open_runtime
 from backfill.cli.command import Command, is_verbose, log_format_option
+from backfill.cli.parent import stop_with_parent
 from backfill.cli.telling import start_logging
 from backfill.config import Settings, load_settings
 from backfill.exceptions import Interrupted
@@ -40,6 +41,7 @@ def coordinator(ctx: click.Context, metrics_port: int | None, workers: int, log_
     """
     settings = _settings(metrics_port, log_format)
     start_logging(settings, verbose=is_verbose(ctx), service=True)
+    stop_with_parent()
     with open_runtime(settings) as runtime, ExitStack() as at_the_end:
         runtime.telemetry.subscribe(EventLog())
         _serve_metrics(settings, runtime.telemetry, at_the_end)

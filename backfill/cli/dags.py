@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from backfill.cli.command import Group
+from backfill.cli.completion import complete_target
 from backfill.cli.output import Column, Format, output_option, show_record, show_rows
 from backfill.cli.target import find_target, subdir_option
 from backfill.config import load_settings
@@ -52,7 +53,7 @@ def list_dags(subdir: Path | None, form: Format) -> None:
 
 
 @dags.command()
-@click.argument("target", metavar="TARGET")
+@click.argument("target", metavar="TARGET", shell_complete=complete_target)
 @subdir_option
 @output_option
 def show(target: str, subdir: Path | None, form: Format) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from backfill.cli.parameters import CONF, COUNT, DATE, FAILURES, REGEX, WordParameter
+from backfill.cli.parameters import CONF, COUNT, DATE, FAILURES, REGEX, SECONDS, WordParameter
 from backfill.cli.prompt import yes_option
 from backfill.cli.target import subdir_option
 from backfill.exceptions import UsageError
@@ -154,7 +154,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--delay-on-limit",
         metavar="SECONDS",
-        type=click.FloatRange(min=0, min_open=True),
+        type=SECONDS,
         default=1.0,
         show_default=True,
         help="Seconds between looks at limits that other jobs occupy.",

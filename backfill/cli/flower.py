@@ -13,8 +13,10 @@ import click
 
 from backfill.cli.broker import open_broker
 from backfill.cli.command import Command, is_verbose, log_format_option
+from backfill.cli.flower_login import invitation, password
+from backfill.cli.parent import stop_with_parent
 from backfill.cli.telling import start_logging
-from backfill.config import Settings, generated_secret, load_settings
+from backfill.config import Settings, load_settings
 from backfill.exceptions import ConfigError
 
 #: Seconds after which a worker that sends no heartbeat is dropped from the pages.
@@ -23,8 +25,6 @@ PURGE_OFFLINE_WORKERS = 300
 MAX_TASKS = 20_000
 #: What the list of tasks shows: the keyword arguments say which task instance it is.
 TASKS_COLUMNS = "name,kwargs,state,received,runtime,worker,uuid"
-#: File in `core.home` that keeps the password made at first use.
-PASSWORD_FILE = "flower_password"  # noqa: S105  # a file's name
 
 
 @click.command(cls=Command)
@@ -50,6 +50,7 @@ def flower(ctx: click.Context, address: str | None, port: int | None, read_only:
         "the command line", {name: value for name, value in given.items() if value is not None}
     )
     start_logging(settings, verbose=is_verbose(ctx), service=True)
+    stop_with_parent()
     with open_broker(settings) as broker_url:
         _serve(settings, broker_url, read_only=read_only)
 
@@ -67,7 +68,7 @@ def _serve(settings: Settings, broker_url: str, *, read_only: bool) -> None:
     except OSError as error:
         where = f"{settings.flower.address} port {settings.flower.port}"
         raise ConfigError(f"Flower cannot listen on {where}: {error.strerror}; give it another with --port.") from error
-    click.echo(_invitation(settings), err=True)
+    click.echo(f"{invitation(settings)}; Ctrl-C stops it.", err=True)
     try:
         server.start()
     except KeyboardInterrupt:
@@ -80,11 +81,13 @@ def _configure(options: Any, settings: Settings, *, read_only: bool) -> None:
     """Put Flower's options where it reads them; nothing comes from its own files, environment or arguments."""
     options.address = settings.flower.address
     options.port = settings.flower.port
-    options.basic_auth = [f"{settings.flower.user}:{_password(settings)}"]
+    options.basic_auth = [f"{settings.flower.user}:{password(settings)}"]
     options.read_only = read_only
     options.purge_offline_workers = PURGE_OFFLINE_WORKERS
     options.max_tasks = MAX_TASKS
     options.tasks_columns = TASKS_COLUMNS
+    # it asks for workers at once, and warns of each question that none answers
+    logging.getLogger("flower.inspector").setLevel(logging.ERROR)
     requests = logging.getLogger("tornado.access")
     requests.addHandler(logging.NullHandler())
     requests.propagate = False
@@ -102,15 +105,3 @@ def _celery_app(settings: Settings, broker_url: str) -> Any:
         broker_transport_options={"socket_timeout": 30, "socket_connect_timeout": 5, "socket_keepalive": True},
     )
     return app
-
-
-def _password(settings: Settings) -> str:
-    return settings.flower.password or generated_secret(settings.core.home / PASSWORD_FILE)
-
-
-def _invitation(settings: Settings) -> str:
-    keeper = "flower.password of the settings" if settings.flower.password else settings.core.home / PASSWORD_FILE
-    return (
-        f"Flower: http://{settings.flower.address}:{settings.flower.port} (user {settings.flower.user}, "
-        f"password: see {keeper}); Ctrl-C stops it."
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -15,9 +16,10 @@ from backfill.cli.output import Column, Format, output_option, show_record, show
 from backfill.cli.parameters import COUNT, JOB, WordParameter
 from backfill.cli.progress import ProgressDisplay, progress_display
 from backfill.cli.summary import show_summary
+from backfill.clock import as_utc, duration_text
 from backfill.config import load_settings
 from backfill.exceptions import UsageError
-from backfill.jobs.conclusion import NAMED, job_report
+from backfill.jobs.conclusion import NAMED, job_report, order_of
 from backfill.jobs.report import Report
 from backfill.keys import TaskInstanceKey
 from backfill.states import FINISHED_JOB, TaskInstanceState
@@ -39,7 +41,18 @@ _LIST_COLUMNS = (
     Column("start_date", "started"),
     Column("end_date", "ended"),
 )
+#: What people see of the same, to fit a terminal of 80 columns.
+_LIST_TABLE = (
+    Column("job_id", "job", right=True, whole=True),
+    Column("dag_id", "dag"),
+    Column("state", whole=True),
+    Column("finished_of", "runs", right=True, whole=True),
+    Column("runs_failed", "failed", right=True, whole=True),
+    Column("created", whole=True),
+    Column("took", right=True, whole=True),
+)
 _TASK_COLUMNS = (
+    Column("dag_id", "dag"),
     Column("task_id", "task"),
     Column("map_index", "map index", right=True),
     Column("logical_date", "date"),
@@ -62,14 +75,16 @@ def status(ctx: click.Context, job_id: int, watch: bool, form: Format) -> None:
     Exits with 0 whatever the job's state is, with --watch as `run` does.
     """
     with open_runtime(load_settings(), broker=False) as runtime:
-        report = _watch(runtime.engine, job_id) if watch else repeat(runtime.engine, lambda tx: job_report(tx, job_id))
+        if watch:
+            _watch(runtime.engine, job_id)
+        report = runtime.inquirer().report(job_id)
     data = report.to_json()
     show_record(data, form, as_table=lambda: show_summary(data))
     ctx.exit(report.exit_code if watch else 0)
 
 
-def _watch(engine: Engine, job_id: int) -> Report:
-    """Show the progress of a job until it has ended, and return its report."""
+def _watch(engine: Engine, job_id: int) -> None:
+    """Show the progress of a job until it has ended."""
     report = repeat(engine, lambda tx: job_report(tx, job_id))
     pause = threading.Event()
     with progress_display() as display:
@@ -78,7 +93,6 @@ def _watch(engine: Engine, job_id: int) -> Report:
             _show(display, report, repeat(engine, lambda tx: _running(tx, job_id)))
             pause.wait(WATCH_EVERY.total_seconds())
             report = repeat(engine, lambda tx: job_report(tx, job_id))
-    return report
 
 
 def _show(display: ProgressDisplay, report: Report, running: tuple[RunningTask, ...]) -> None:
@@ -119,8 +133,19 @@ def tasks(job_id: int, state: TaskInstanceState | None, form: Format) -> None:
     """
     with open_runtime(load_settings(), broker=False) as runtime:
         rows = repeat(runtime.engine, lambda tx: _task_rows(tx, job_id, state))
-    columns = [c for c in _TASK_COLUMNS if c.key != "map_index" or any(row["map_index"] >= 0 for row in rows)]
+    columns = [column for column in _TASK_COLUMNS if _says_something(column, rows)]
     show_rows(rows, columns, form, empty=f"Job {job_id} has no task instances{f' in state {state}' if state else ''}.")
+
+
+def _says_something(column: Column, rows: Sequence[dict[str, Any]]) -> bool:
+    """Return whether a column is worth its place: map indexes where there are any, the DAG where there are several."""
+    match column.key:
+        case "map_index":
+            return any(row["map_index"] >= 0 for row in rows)
+        case "dag_id":
+            return len({row["dag_id"] for row in rows}) > 1
+        case _:
+            return True
 
 
 def _task_rows(tx: Tx, job_id: int, state: TaskInstanceState | None) -> list[dict[str, Any]]:
@@ -128,7 +153,7 @@ def _task_rows(tx: Tx, job_id: int, state: TaskInstanceState | None) -> list[dic
     if job is None:
         raise UsageError(f"There is no job {job_id}; `backfill list` shows those that exist.")
     chosen = job.params.get("task_ids")
-    rows = store.select_task_instances(tx, job_id, state, topological_order=chosen or (), task_ids=chosen)
+    rows = store.select_task_instances(tx, job_id, state, topological_order=order_of(job.params), task_ids=chosen)
     return [row._asdict() for row in rows]
 
 
@@ -138,5 +163,18 @@ def _task_rows(tx: Tx, job_id: int, state: TaskInstanceState | None) -> list[dic
 def list_jobs(limit: int | None, form: Format) -> None:
     """List the jobs, newest first."""
     with open_runtime(load_settings(), broker=False) as runtime:
-        rows = repeat(runtime.engine, lambda tx: store.list_job_summaries(tx, limit=limit))
-    show_rows([row._asdict() for row in rows], _LIST_COLUMNS, form, empty="There are no jobs yet.")
+        found = repeat(runtime.engine, lambda tx: store.list_job_summaries(tx, limit=limit))
+    if form is Format.TABLE:
+        show_rows([_for_people(job) for job in found], _LIST_TABLE, form, empty="There are no jobs yet.")
+    else:
+        show_rows([job._asdict() for job in found], _LIST_COLUMNS, form)
+
+
+def _for_people(job: store.JobSummary) -> dict[str, Any]:
+    took = job.end_date - job.start_date if job.start_date and job.end_date else None
+    return {
+        **job._asdict(),
+        "finished_of": f"{job.runs_finished}/{job.runs}",
+        "created": as_utc(job.created_at).strftime("%Y-%m-%d %H:%M"),
+        "took": took and duration_text(took),
+    }

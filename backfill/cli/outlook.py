@@ -11,7 +11,8 @@ from rich.text import Text
 
 from backfill.cli.output import Column, Format, show_data, show_rows
 from backfill.cli.tables import show_table
-from backfill.cli.terminal import data_console, duration_text, moment_text, visible
+from backfill.cli.terminal import data_console, visible
+from backfill.clock import duration_text, moment_text
 
 _LOTS = {"run": "run", "done": "done", "rerun": "rerun", "left_out": "left out", "blocked": "blocked"}
 _ACTIONS = {"create": "create", "take": "take", "clear": "clear", "done": "count as done", "left_out": "left out"}
@@ -19,6 +20,7 @@ _TASK_COLUMNS = tuple(
     Column(key, title)
     for key, title in (
         ("logical_date", "date"),
+        ("dag_id", "dag"),
         ("task_id", "task"),
         ("map_index", "map index"),
         ("action", None),
@@ -42,7 +44,7 @@ def show_plan(plan: Mapping[str, Any], form: Format, *, every_task_instance: boo
         case Format.JSON | Format.YAML:
             show_data(plan, form)
         case Format.PLAIN:
-            show_rows(plan["task_instances"], _TASK_COLUMNS, form)
+            show_rows(plan["task_instances"], _task_columns(plan), form)
         case Format.TABLE:
             _show_tables(plan, every_task_instance=every_task_instance)
 
@@ -52,8 +54,8 @@ def _show_tables(plan: Mapping[str, Any], *, every_task_instance: bool) -> None:
     console.print(Text(_headline(plan)), soft_wrap=True)
     if every_task_instance:
         shown = [key for key in ("map_index", "state", "why") if any(_told(row, key) for row in plan["task_instances"])]
-        keys = {"logical_date", "task_id", "action", *shown}
-        columns = [column for column in _TASK_COLUMNS if column.key in keys]
+        keys = {"logical_date", "dag_id", "task_id", "action", *shown}
+        columns = [column for column in _task_columns(plan) if column.key in keys]
         rows = [{**row, "action": _LOTS[row["action"]]} for row in plan["task_instances"]]
         _section("Task instances", rows, columns)
     else:
@@ -64,7 +66,13 @@ def _show_tables(plan: Mapping[str, Any], *, every_task_instance: bool) -> None:
         console.print()
         console.print(Text(line), soft_wrap=True)
     if "templates" in plan:
-        _show_templates(plan["templates"])
+        _show_templates(plan)
+
+
+def _task_columns(plan: Mapping[str, Any]) -> list[Column]:
+    """Return the columns of task instances; that of the DAG only where there are subdags."""
+    several = any(row["dag_id"] != plan["dag_id"] for row in plan["task_instances"])
+    return [column for column in _TASK_COLUMNS if several or column.key != "dag_id"]
 
 
 def _section(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> None:
@@ -118,9 +126,16 @@ def _causes(plan: Mapping[str, Any], action: str) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for row in plan["task_instances"]:
         if row["action"] == action:
-            entry = found.setdefault(row["task_id"], {"task": row["task_id"], "number": 0, "why": row["why"]})
+            name = _name(plan, row)
+            entry = found.setdefault(name, {"task": name, "number": 0, "why": row["why"]})
             entry["number"] += 1
     return list(found.values())
+
+
+def _name(plan: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Return the id of a task, with the DAG's before it if that is a subdag."""
+    own = row["dag_id"] == plan["dag_id"]
+    return str(row["task_id"]) if own else f"{row['dag_id']}.{row['task_id']}"
 
 
 def _closing_lines(plan: Mapping[str, Any]) -> Iterator[str]:
@@ -141,8 +156,8 @@ def _closing_lines(plan: Mapping[str, Any]) -> Iterator[str]:
 # -- template fields ----------------------------------------------------------------------------------------------------
 
 
-def _show_templates(templates: Mapping[str, Any]) -> None:
-    console = data_console()
+def _show_templates(plan: Mapping[str, Any]) -> None:
+    console, templates = data_console(), plan["templates"]
     console.print()
     if templates["logical_date"] is None:
         console.print("No date is to be run: there are no template fields to render.")
@@ -150,7 +165,7 @@ def _show_templates(templates: Mapping[str, Any]) -> None:
     console.print(f"Template fields for {moment_text(templates['logical_date'])}", style="bold")
     for task in templates["tasks"]:
         index = f"[{task['map_index']}]" if task["map_index"] >= 0 else ""
-        console.print(Text(f"  {visible(task['task_id'])}{index}"), soft_wrap=True)
+        console.print(Text(f"  {visible(_name(plan, task))}{index}"), soft_wrap=True)
         for line in _field_lines(task):
             console.print(Text(f"    {line}"), soft_wrap=True)
 

@@ -49,6 +49,8 @@ class Column:
     title: str | None = None
     #: Numbers stand to the right.
     right: bool = False
+    #: Its values stay on one line; where there is too little room the others fold.
+    whole: bool = False
 
 
 def show_rows(

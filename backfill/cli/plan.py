@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, TypeVar
 
 import click
 from sqlalchemy import Connection
 
 from backfill.bootstrap import Runtime, open_runtime
 from backfill.cli.command import Command, is_verbose, log_format_option
+from backfill.cli.completion import complete_target
 from backfill.cli.flags import BackfillFlags, backfill_flags
 from backfill.cli.outlook import show_plan
-from backfill.cli.output import Format, output_option
-from backfill.cli.target import find_target
+from backfill.cli.output import Format, output_option, showing_each
+from backfill.cli.several import one_after_the_other
+from backfill.cli.target import find_matching, find_target
 from backfill.cli.telling import start_logging
 from backfill.config import Settings, load_settings
 from backfill.dag import DAG
+from backfill.dag.loader import LoadedDag
 from backfill.exceptions import BackfillError
 from backfill.jobs.outlook import Outlook
 from backfill.jobs.request import BackfillRequest
+from backfill.jobs.subdags import conf_of
 from backfill.store.database import read_only, repeat
 from workers.masking import Masker, secrets_of
 from workers.preview import FirstRun, RenderedTask, rehearse_templates
@@ -35,7 +41,7 @@ workers_option = click.option(
 
 
 @click.command(cls=Command, verbose_help="Show tracebacks, and every task instance instead of dates with counts.")
-@click.argument("target", metavar="TARGET")
+@click.argument("target", metavar="TARGET", shell_complete=complete_target)
 @backfill_flags
 @workers_option
 @log_format_option
@@ -68,25 +74,43 @@ def plan_only(
 ) -> None:
     """Print what `run` would do with these flags, with `-n` also the first date's template fields, and write nothing.
 
-    Ends the command with exit code 1 if a template cannot be rendered; raises what `run` would raise before it starts.
+    With `--treat-dag-id-as-regex` that is one plan after the other, as JSON a list of them. Ends the command with exit code 1 if a
+    template cannot be rendered; raises what `run` would raise before it starts.
     """
     flags.check()
-    loaded = find_target(target, flags.subdir, settings)
     request = flags.request(verbose=is_verbose(ctx))
-    with open_runtime(settings, broker=False) as runtime:
-        outlook = runtime.plan(loaded.dag, request, workers=workers)
+
+    def work(runtime: Runtime, loaded: LoadedDag, show: Callable[[dict[str, Any]], None]) -> int:
+        outlook = runtime.plan(loaded.dag, request, workers=workers, reset=flags.reset_dagruns)
         shown = outlook.to_json()
-        failed = False
+        rendered = _rendered(runtime, loaded.dag, request, outlook) if flags.dry_run else []
         if flags.dry_run:
-            rendered = _rendered(runtime, loaded.dag, request, outlook)
-            failed = any(task.error is not None for task in rendered)
             shown["templates"] = {
                 "logical_date": outlook.first and outlook.first.logical_date,
                 "tasks": [task._asdict() for task in rendered],
             }
-    show_plan(shown, form, every_task_instance=is_verbose(ctx))
-    if failed:
-        ctx.exit(BackfillError.exit_code)
+        show(shown)
+        return BackfillError.exit_code if any(task.error is not None for task in rendered) else 0
+
+    def show_now(shown: dict[str, Any]) -> None:
+        show_plan(shown, form, every_task_instance=is_verbose(ctx))
+
+    if not flags.treat_dag_id_as_regex:
+        loaded = find_target(target, flags.subdir, settings)
+        with open_runtime(settings, broker=False) as runtime:
+            ctx.exit(work(runtime, loaded, show_now))
+    dags = find_matching(target, flags.subdir, settings)
+    with open_runtime(settings, broker=False) as runtime, showing_each(form) as show_each:
+
+        def show_one(shown: dict[str, Any]) -> None:
+            if form in {Format.JSON, Format.YAML}:
+                show_each(shown, lambda: None)
+            else:
+                show_now(shown)
+
+        ctx.exit(
+            one_after_the_other(dags, lambda each: work(runtime, each, show_one), go_on=flags.continue_on_failures)
+        )
 
 
 def _rendered(runtime: Runtime, dag: DAG, request: BackfillRequest, outlook: Outlook) -> list[RenderedTask]:
@@ -103,10 +127,12 @@ def _rendered(runtime: Runtime, dag: DAG, request: BackfillRequest, outlook: Out
 
         return repeat(runtime.engine, only_look)
 
-    return rehearse_templates(
-        dag,
-        FirstRun.of(outlook.first, there and there.run_id, conf),
-        outlook.first_task_instances(),
-        database=look,
-        mask=Masker(secrets_of(runtime.settings)),
-    )
+    mask = Masker(secrets_of(runtime.settings))
+    found: list[RenderedTask] = []
+    for dag_id, instances in groupby(outlook.first_task_instances(), key=itemgetter(0)):
+        own = dag if dag_id == dag.dag_id else next(each for each in dag.subdags if each.dag_id == dag_id)
+        run = FirstRun.of(
+            outlook.first_below.get(dag_id, outlook.first), there and there.run_id, conf_of(own, dag, conf)
+        )
+        found += rehearse_templates(own, run, [ti[1:] for ti in instances], database=look, mask=mask)
+    return found

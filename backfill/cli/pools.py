@@ -7,6 +7,7 @@ import click
 from backfill.bootstrap import open_runtime
 from backfill.cli.command import Group
 from backfill.cli.output import Column, Format, output_option, show_rows
+from backfill.cli.parameters import NAME
 from backfill.config import load_settings
 from backfill.store import pools as store
 from backfill.store.database import repeat
@@ -39,9 +40,9 @@ def list_pools(form: Format) -> None:
 
 
 @pools.command("set", context_settings={"ignore_unknown_options": True})
-@click.argument("pool", metavar="POOL")
+@click.argument("pool", metavar="POOL", type=NAME)
 @click.argument("slots", metavar="SLOTS", type=int)
-@click.option("--description", help="What the pool is for; kept as it is unless given.")
+@click.option("--description", type=NAME, help="What the pool is for; kept as it is unless given.")
 @output_option
 def set_pool(pool: str, slots: int, description: str | None, form: Format) -> None:
     """Make a pool, or change its size.
@@ -55,7 +56,7 @@ def set_pool(pool: str, slots: int, description: str | None, form: Format) -> No
 
 
 @pools.command("delete")
-@click.argument("pool", metavar="POOL")
+@click.argument("pool", metavar="POOL", type=NAME)
 def delete_pool(pool: str) -> None:
     """Delete a pool; task instances that name it are blocked from then on."""
     with open_runtime(load_settings(), broker=False) as runtime:

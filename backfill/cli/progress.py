@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from backfill.cli.tables import STATE_STYLES
-from backfill.cli.terminal import animated, duration_text, moment_text, note_console, rate_text, visible
-from backfill.clock import Clock, SystemClock, as_utc
+from backfill.cli.terminal import animated, note_console, rate_text, visible
+from backfill.clock import Clock, SystemClock, as_utc, duration_text, moment_text
 from backfill.keys import UNMAPPED, TaskInstanceKey
 from backfill.states import RunType, TaskInstanceState
 from backfill.telemetry import Event, JobStarted, Note, Progress, RunningTask, TaskInstanceEnded, Telemetry

@@ -11,6 +11,7 @@ import click
 from backfill.bootstrap import Runtime, open_runtime
 from backfill.cli.clear import clear_question
 from backfill.cli.command import Command, is_verbose, log_format_option
+from backfill.cli.completion import complete_target
 from backfill.cli.flags import BackfillFlags, backfill_flags
 from backfill.cli.output import Format, Show, output_option, show_record, showing_each, showing_now, unread_is_no_error
 from backfill.cli.parameters import JOB
@@ -42,7 +43,7 @@ workers_option = click.option(
 
 
 @click.command(cls=Command, verbose_help=_VERBOSE_HELP)
-@click.argument("target", metavar="TARGET")
+@click.argument("target", metavar="TARGET", shell_complete=complete_target)
 @backfill_flags
 @workers_option
 @log_format_option
@@ -78,7 +79,7 @@ def run(
 
 
 @click.command(cls=Command, verbose_help=_VERBOSE_HELP)
-@click.argument("target", metavar="TARGET")
+@click.argument("target", metavar="TARGET", shell_complete=complete_target)
 @backfill_flags
 @output_option
 @click.pass_context
@@ -187,6 +188,10 @@ def _drive(runtime: Runtime, job: BackfillJob, workers: int | None, *, resume: b
         telling_progress(runtime.telemetry, runtime.settings),
         runtime.local_workers(count) as started,
     ):
+        if workers and not runtime.broker_url:
+            runtime.telemetry.emit(
+                Note(job.id, f"--workers {workers} starts nothing: no task of this job goes to Celery.")
+            )
         if started is None and runtime.broker_url and not _somebody_listens(runtime):
             runtime.telemetry.emit(Note(job.id, "No worker listens yet; start one with `backfill worker`."))
         try:

@@ -12,7 +12,8 @@ from rich.text import Text
 from backfill.cli.output import Column
 from backfill.cli.progress import first_line, run_label
 from backfill.cli.tables import STATE_STYLES, show_table
-from backfill.cli.terminal import data_console, duration_text, moment_text, rate_text
+from backfill.cli.terminal import data_console, rate_text
+from backfill.clock import duration_text, moment_text
 
 #: Rows shown of each table of errors; `backfill tasks` and JSON have them all.
 SHOWN_ERRORS = 50

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from backfill.cli.output import Column, as_text
-from backfill.cli.terminal import data_console, moment_text, visible
-from backfill.clock import as_utc
+from backfill.cli.terminal import data_console, visible
+from backfill.clock import as_utc, moment_text
 
 #: Colours of state words; the rest keep the terminal's own.
 STATE_STYLES = {
@@ -45,7 +45,8 @@ def show_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], tit
     console = data_console()
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
-        table.add_column(column.title or column.key, justify="right" if column.right else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if column.right else "left"
+        table.add_column(column.title or column.key, justify=justify, overflow="fold", no_wrap=column.whole)
     for row in rows:
         table.add_row(*(cell(row.get(column.key)) for column in columns))
     if title:

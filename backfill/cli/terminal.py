@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import datetime, timedelta
 
 from rich.console import Console
 
 #: Columns of a "terminal" that is a file or a pipe: nothing is cut or wrapped there.
 _ENDLESS = 100_000
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_MINUTE, _HOUR = 60, 3600
 
 
 class _Console(Console):
@@ -66,27 +65,6 @@ def _console(*, to_stderr: bool) -> Console:
 def visible(text: str) -> str:
     """Return `text` on one line per line, with control characters written out."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text.expandtabs(4))
-
-
-def moment_text(moment: datetime) -> str:
-    """Return a UTC time for people: seconds are enough, and midnight goes without saying."""
-    form = "%Y-%m-%d" if (moment.hour, moment.minute, moment.second) == (0, 0, 0) else "%Y-%m-%d %H:%M:%S"
-    return moment.strftime(form)
-
-
-def duration_text(duration: timedelta) -> str:
-    """Return a duration for people, two units at most: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`, `3 d 4 h`."""
-    seconds = max(duration.total_seconds(), 0.0)
-    if seconds < 9.95:  # noqa: PLR2004  # below ten seconds a tenth tells something
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < _MINUTE:
-        return f"{whole} s"
-    if whole < _HOUR:
-        return f"{whole // _MINUTE} min {whole % _MINUTE:02d} s"
-    if whole < _DAY:
-        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02d} min"
-    return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
 def rate_text(per_second: float) -> str:

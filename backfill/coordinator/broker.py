@@ -92,9 +92,14 @@ def living_workers(url: str) -> list[WorkerPresence]:
 def a_worker_listens(url: str, queue: str) -> bool:
     """Return whether a worker takes messages from `queue`; also if the broker does not answer, for then nobody can tell."""
     try:
-        return any(queue in worker.queues and not _was_killed(worker.hostname) for worker in living_workers(url))
+        return any(queue in worker.queues for worker in listening_workers(url))
     except redis.RedisError:
         return True
+
+
+def listening_workers(url: str) -> list[WorkerPresence]:
+    """Return the workers that listen, without those of this machine that were killed so lately that they seem to live on."""
+    return [worker for worker in living_workers(url) if not _was_killed(worker.hostname)]
 
 
 def _was_killed(hostname: str) -> bool:

@@ -97,5 +97,5 @@ class HeldLease:
         return self._read + timedelta(seconds=self._clock.monotonic() - self._read_at)
 
     def _read_clock(self) -> None:
-        self._read = repeat(self._engine, database_now, wait=self._clock.sleep)
+        self._read = repeat(self._engine, database_now, attempts=ATTEMPTS, wait=self._clock.sleep)
         self._read_at = self._clock.monotonic()

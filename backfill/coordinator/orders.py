@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from backfill.config import Settings
 from backfill.coordinator.lease import HeldLease
 from backfill.exceptions import RefusedError, UsageError
+from backfill.jobs.holder import name_of
 from backfill.states import FINISHED_JOB, JobState
 from backfill.store import jobs, recovery, task_instances
 from backfill.store.database import Tx, repeat
@@ -70,16 +71,18 @@ def await_cancelled(
 
     Raises `RefusedError` if the job came to another end first.
     """
-    is_told = False
+    told_of: int | None = None
     while (job := read_row(engine, job_id)).state not in FINISHED_JOB:
         if job.heartbeat_age is None or job.heartbeat_age >= settings.lease_timeout:
             lease = HeldLease.take_if_free(engine, job_id, holder=holder, settings=settings)
             if lease is not None:
                 return lease
-        if not is_told:
-            is_told = True
-            running = len(repeat(engine, lambda tx: recovery.select_in_flight(tx, job_id)))
+        running = len(repeat(engine, lambda tx: recovery.select_in_flight(tx, job_id)))
+        if told_of is None:
             tell(_awaited(job, running, settings.lease_timeout))
+        elif running != told_of and running:
+            tell(f"Waiting for {_task_instances(running)} to stop.")
+        told_of = running
         wait(_LOOK_EVERY)
     if job.state != JobState.CANCELLED:
         raise RefusedError(f"Job {job_id} ended as {job.state} before it could be cancelled.")
@@ -98,12 +101,10 @@ def _awaited(job: JobRow, running: int, timeout: timedelta) -> str:
     age = job.heartbeat_age or timedelta()
     left = max(0, round((timeout - age).total_seconds()))
     return (
-        f"Job {job.id} is held by {name_of(job.lease_holder)}, which is to stop {running} running task instances and was heard of "
+        f"Job {job.id} is held by {name_of(job.lease_holder)}, which is to stop {_task_instances(running)} and was heard of "
         f"{age.total_seconds():.0f} s ago; if it stays silent, this command takes over in {left} s."
     )
 
 
-def name_of(holder: str | None) -> str:
-    """Return a lease's holder as operators look for it: its process and its host."""
-    host, _, process = (holder or "").partition(":")
-    return f"process {process.partition(':')[0]} on {host}" if process else "another process"
+def _task_instances(running: int) -> str:
+    return "1 running task instance" if running == 1 else f"{running} running task instances"

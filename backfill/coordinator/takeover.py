@@ -10,8 +10,9 @@ from sqlalchemy import Engine
 
 from backfill.config import Settings
 from backfill.coordinator.lease import HeldLease
-from backfill.coordinator.orders import name_of, read_row
+from backfill.coordinator.orders import read_row
 from backfill.exceptions import JobHeld, RefusedError
+from backfill.jobs.holder import name_of
 from backfill.states import FINISHED_JOB, JobState
 from backfill.store import jobs
 from backfill.store.database import repeat

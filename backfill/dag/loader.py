@@ -11,7 +11,8 @@ from pathlib import Path
 
 from backfill.dag.dag import DAG
 from backfill.dag.dag_module import execute_dag_file
-from backfill.exceptions import DagError, DagImportError, DagNotFound, UsageError
+from backfill.dag.matching import compiled, matching
+from backfill.exceptions import DagChanged, DagError, DagImportError, DagNotFound
 
 #: `path.py` or `path.py:dag_id`.
 _FILE_TARGET = re.compile(r"(?P<file>.+\.py)(?::(?P<dag_id>.+))?")
@@ -58,9 +59,9 @@ def load_folder(folder: Path | str) -> FolderContents:
 
     A DAG file is a `.py` file that mentions both `backfill` and `dag`. Raises `DagNotFound` if there is no such folder.
     """
-    root = _existing(Path(folder))
+    root = _existing_folder(Path(folder))
     contents = FolderContents()
-    for file in _dag_files(root):
+    for file in dag_files(root):
         try:
             _add(contents, file, load_file(file, dags_folder=root if root.is_dir() else root.parent))
         except DagImportError as error:
@@ -81,28 +82,45 @@ def find_dag(target: str, dags_folder: Path | str) -> LoadedDag:
     return LoadedDag(_choose(file, dags, match["dag_id"]), file.resolve(), hash_of(file))
 
 
+def find_unchanged(dag_id: str, dags_folder: Path | str, *, file: str, content_hash: str) -> LoadedDag:
+    """Return a DAG of which it is known in which file it was found: from the same path, else by its id in `dags_folder`.
+
+    Machines may have their DAGs at different places. Raises `DagNotFound` where it is in neither, and `DagChanged` for a file of
+    another content; an empty `content_hash` takes any.
+    """
+    path = Path(file)
+    is_there = bool(file) and path.is_file()
+    if is_there:
+        _refuse_changed(path, content_hash)
+    found = find_dag(f"{path}:{dag_id}" if is_there else dag_id, dags_folder)
+    _refuse_changed(found.file, content_hash)
+    return found
+
+
+def _refuse_changed(file: Path, content_hash: str) -> None:
+    if content_hash and hash_of(file) != content_hash:
+        raise DagChanged(
+            f"The DAG file {file} differs from the one that the job was made with; bring it in line, or make the job anew."
+        )
+
+
 def find_dags(dag_id_regex: str, dags_folder: Path | str) -> tuple[list[LoadedDag], list[DagImportError]]:
     """Return the DAGs of a folder whose id has a match of `dag_id_regex`, in order of dag_id, and the files that cannot be loaded.
 
     Subdags are no DAGs of their own here. Raises `UsageError` for a bad regex, `DagNotFound` if there is no match.
     """
-    try:
-        pattern = re.compile(dag_id_regex)
-    except re.error as error:
-        raise UsageError(
-            f"{dag_id_regex!r} is no regular expression: {error}; correct it, or quote it for the shell."
-        ) from None
+    compiled(dag_id_regex)  # before the files are loaded, which takes longer
     contents = load_folder(dags_folder)
     tops = {dag_id: loaded for dag_id, loaded in contents.dags.items() if loaded.dag.parent_dag is None}
-    matching = [loaded for dag_id, loaded in sorted(tops.items()) if pattern.search(dag_id)]
-    if not matching:
+    matches = [tops[dag_id] for dag_id in matching(dag_id_regex, sorted(tops))]
+    if not matches:
         broken = f" {contents.errors[0]}" if contents.errors else ""
         raise DagNotFound(
             f"No DAG in {dags_folder} has an id that matches {dag_id_regex!r}; {_instead('', list(tops))}{broken}"
         )
-    for loaded in matching:
+    for loaded in matches:
         _refuse_if_defined_twice(loaded.dag.dag_id, contents)
-    return matching, contents.errors
+    return matches, contents.errors
 
 
 def hash_of(file: Path) -> str:
@@ -110,15 +128,25 @@ def hash_of(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _existing(path: Path) -> Path:
+def _existing_folder(path: Path) -> Path:
+    """Return the DAGs folder, or the file that stands for it."""
     if not path.exists():
         raise DagNotFound(
-            f"There is no {path}; correct the path, or set core.dags_folder or -S to where the DAG files are."
+            f"There is no DAGs folder {path}; make it, name another with core.dags_folder or -S, or give the DAG's file, "
+            "as in path/to/file.py."
         )
     return path.resolve()
 
 
-def _dag_files(root: Path) -> Iterator[Path]:
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise DagNotFound(
+            f"There is no file {path}; correct the path, or set core.dags_folder or -S to where the DAG files are."
+        )
+    return path.resolve()
+
+
+def dag_files(root: Path) -> Iterator[Path]:
     """Yield the DAG files below a folder in a stable order, or the one file."""
     if root.is_file():
         yield root
@@ -127,7 +155,7 @@ def _dag_files(root: Path) -> Iterator[Path]:
         if path.name.startswith(".") or path.name in _PASSED_OVER:
             continue
         if path.is_dir() and not (path / "pyvenv.cfg").exists():
-            yield from _dag_files(path)
+            yield from dag_files(path)
         elif path.suffix == ".py" and _mentions_dags(path):
             yield path
 

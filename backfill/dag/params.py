@@ -55,7 +55,7 @@ class Param:
     def resolve(self, name: str = "value") -> Any:
         """Return the value after checking it against the schema; `UsageError` names the param `name`."""
         if self.value is NOTSET:
-            raise UsageError(f"The param {name!r} has no value; give it with --conf '{{\"{name}\": …}}'.")
+            raise UsageError(f"The param {name!r} has no value; give it with conf (--conf '{{\"{name}\": …}}').")
         if self.schema:
             _check(name, self.value, self.schema)
         return self.value

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from backfill.exceptions import UsageError
+from backfill.dag.matching import matching
+from backfill.exceptions import NoTaskMatches
 
 if TYPE_CHECKING:
     from backfill.dag.abstract_operator import AbstractOperator
@@ -35,13 +35,9 @@ def matching_tasks(dag: DAG, task_regex: str | None) -> frozenset[str]:
     """
     if task_regex is None:
         return frozenset(dag.task_dict)
-    try:
-        pattern = re.compile(task_regex)
-    except re.error as error:
-        raise UsageError(f"The task regex {task_regex!r} cannot be read: {error}.") from None
-    matches = frozenset(task_id for task_id in dag.task_dict if pattern.search(task_id))
+    matches = frozenset(matching(task_regex, dag.task_dict))
     if not matches:
-        raise UsageError(
+        raise NoTaskMatches(
             f"No task of the DAG {dag.dag_id!r} matches {task_regex!r}; its tasks are {_some(dag.task_dict)}."
         )
     return matches

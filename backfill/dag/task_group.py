@@ -75,10 +75,8 @@ class TaskGroup(DependencyMixin):
 
     @property
     def prefix(self) -> str:
-        """What the ids of its children start with."""
-        if self.group_id and self.prefix_group_id:
-            return f"{self.group_id}."
-        return self.parent_group.prefix if self.parent_group is not None else ""
+        """What the ids of its children start with; nothing at all without `prefix_group_id`, in whatever groups it is itself."""
+        return f"{self.group_id}." if self.group_id and self.prefix_group_id else ""
 
     def child_id(self, label: str) -> str:
         """Return the id of a task or group named `label` in this group."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,13 +21,18 @@ class _NativeSandbox(NativeEnvironment, SandboxedEnvironment):
     """Gives Python values instead of text, in the sandbox."""
 
 
+def _date_filter(form: str) -> Callable[[datetime | None], str | None]:
+    """Return a filter that writes a date; None, as the dates of a previous success may be, stays None."""
+    return lambda date: None if date is None else date.isoformat() if form == "iso" else date.strftime(form)
+
+
 #: Filters for dates, as in Airflow.
 _FILTERS = {
-    "ds": lambda date: date.strftime("%Y-%m-%d"),
-    "ds_nodash": lambda date: date.strftime("%Y%m%d"),
-    "ts": datetime.isoformat,
-    "ts_nodash": lambda date: date.strftime("%Y%m%dT%H%M%S"),
-    "ts_nodash_with_tz": lambda date: date.strftime("%Y%m%dT%H%M%S%z"),
+    "ds": _date_filter("%Y-%m-%d"),
+    "ds_nodash": _date_filter("%Y%m%d"),
+    "ts": _date_filter("iso"),
+    "ts_nodash": _date_filter("%Y%m%dT%H%M%S"),
+    "ts_nodash_with_tz": _date_filter("%Y%m%dT%H%M%S%z"),
 }
 
 

@@ -14,7 +14,7 @@ from backfill.engine.limits import pool_never_suffices
 from backfill.engine.past import look_back
 from backfill.engine.run import RunState
 from backfill.engine.verdicts import Verdict
-from backfill.engine.waiting import Awaited, AwaitedPool, name_past, name_slots, unfinished_slots
+from backfill.engine.waiting import Awaited, AwaitedPool, AwaitedSubdag, name_past, name_slots, unfinished_slots
 from backfill.keys import UNMAPPED
 
 _PAST_LINE = 6
@@ -29,6 +29,8 @@ class BlockReason(StrEnum):
     UPSTREAM = "upstream"
     #: Its pool does not exist, or is too small for it (S9.3 c).
     POOL = "pool"
+    #: All that is left in the run of its subdag is blocked: unlike the others it is `running`.
+    SUBDAG = "subdag"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Blockage:
     def _find(self) -> dict[int, Blocked]:
         """Return the blocked task instances by place."""
         board = self._board
-        if not board.held and not self._hopeless:
+        if not board.held and not self._hopeless and not board.stuck_subdags:
             return {}
         if self._found_at != board.version:
             self._found = {}
@@ -100,6 +102,10 @@ class Blockage:
 
     def _look_at(self, run: RunState, spec: TaskSpec) -> None:
         """Note the blocked ones of a task's instances; what they may wait for has been looked at before."""
+        if run.base | spec.index in self._board.stuck_subdags:
+            awaited = AwaitedSubdag(spec.task_id, run.facts.logical_date)
+            self._found[run.base | spec.index] = Blocked(run.ids[spec.index], BlockReason.SUBDAG, (awaited,))
+            return
         for index, slots in self._judged_together(run, spec):
             idle = [slot for slot in slots if run.state[slot] < QUEUED and run.base | slot not in self._board.due]
             cause = self._cause(run, spec, index) if idle else None

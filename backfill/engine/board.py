@@ -50,6 +50,10 @@ class Board:
         self.slots_to_judge: dict[int, None] = {}
         #: Places of task instances that line 6 holds back for good (S9.3 a).
         self.held: set[int] = set()
+        #: Places of `SubDagOperator` task instances whose dependencies are met, an ordered set; and of running ones of whose
+        #: subdag all that is left is blocked.
+        self.startable: dict[int, None] = {}
+        self.stuck_subdags: frozenset[int] = frozenset()
         #: Ordinals of runs without unfinished task instances.
         self.finished: set[int] = set()
         #: Grows with each change, so that an analysis can tell whether it is still true.
@@ -165,10 +169,11 @@ class Board:
             self._pass_on(run, slot, old, new)
 
     def stop_waiting(self, place: int) -> None:
-        """Let a place be neither ready, nor due, nor held; whatever it is now, it is judged anew before it goes."""
+        """Let a place be neither ready, nor startable, nor due, nor held; whatever it is now, it is judged anew before it goes."""
         self.ready.discard(place)
         self.due.discard(place)
         self.held.discard(place)
+        self.startable.pop(place, None)
 
     def reconsider(self, run: RunState, slot: int) -> None:
         """Have an idle task instance judged anew whose date has changed."""

@@ -38,11 +38,9 @@ class Decisions:
     #: (dag_run_id, task_id) of mapped tasks whose length has to be looked up now (S4.7): the window waits for
     #: `take_in` with the new rows and for `set_length`.
     expand: list[tuple[int, str]] = field(default_factory=list)
-    #: `SubDagOperator` task instances whose dependencies are met: the caller starts them (S3.24).
-    start: dict[int, None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.settle or self.unschedule or self.expand or self.start)
+        return bool(self.settle or self.unschedule or self.expand)
 
 
 class Decider:
@@ -119,7 +117,7 @@ class Decider:
         if state in _DATED and (date := self._date(run, slot)) is not None and date > now:
             board.due.add(place, date)
         elif spec.is_subdag:
-            decisions.start[run.ids[slot]] = None
+            board.startable[place] = None
         elif spec.settles_itself:
             self._settle(run, slot, SUCCESS, decisions)
         else:

@@ -27,6 +27,16 @@ class Lane(NamedTuple):
     heap: list[int]
 
 
+class Turn(NamedTuple):
+    """The task instance that goes before all others of its window, in the order of S5.5; smaller ones go first."""
+
+    negative_weight: int
+    #: Of its run.
+    ordinal: int
+    task: int
+    lane: Lane
+
+
 class Ready:
     """The ready places. One leaves only by `discard`; `pick` may be called again with the same result."""
 
@@ -84,7 +94,7 @@ class Ready:
 
     def tasks(self) -> list[TaskSpec]:
         """Return the tasks that have ready task instances."""
-        self._put_back()
+        self.put_back()
         lanes = (lane for band in self._bands for lane in band.values())
         return [lane.spec for lane in lanes if self._head(lane) is not None]
 
@@ -93,7 +103,7 @@ class Ready:
 
         One held back by a limit holds back no other (S5.2).
         """
-        self._put_back()
+        self.put_back()
         picked: list[int] = []
         for band in self._bands:
             if len(picked) == limit or dag_room(self._graph, occupancy) <= 0:
@@ -102,6 +112,24 @@ class Ready:
             pick = self._pick_from_one if len(lanes) == 1 else self._pick_from_several
             picked += pick(lanes, occupancy, limit - len(picked))
         return picked
+
+    def next_turn(self, occupancy: Occupancy) -> Turn | None:
+        """Return the turn that comes first of those that have room; `put_back` comes before the first."""
+        for band in self._bands:
+            heads = [
+                (head >> SLOT_BITS, lane.spec.index, lane)
+                for lane in band.values()
+                if self._room(lane, occupancy) and (head := self._head(lane)) is not None
+            ]
+            if heads:
+                ordinal, index, lane = min(heads, key=lambda head: head[:2])
+                return Turn(-lane.spec.weight, ordinal, index, lane)
+        return None
+
+    def take_turn(self, turn: Turn, occupancy: Occupancy) -> int:
+        """Take the place whose turn it is, and count what it takes in `occupancy`."""
+        occupancy.take(self._graph, turn.lane.spec, turn.lane.dag_run_id, 1)
+        return self._take(turn.lane)
 
     def _pick_from_one(self, lanes: list[Lane], occupancy: Occupancy, limit: int) -> list[int]:
         """Pick from the only lane of its weight."""
@@ -162,7 +190,7 @@ class Ready:
         self._picked[place] = lane
         return place
 
-    def _put_back(self) -> None:
+    def put_back(self) -> None:
         """Return to their lanes the places that were picked and are still ready, since nothing came of it."""
         for place, lane in self._picked.items():
             if place in self:

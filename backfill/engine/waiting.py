@@ -42,7 +42,18 @@ class AwaitedPool:
         return f"pool {self.pool!r} ({'does not exist' if self.slots is None else f'{self.slots} slots'})"
 
 
-Awaited = AwaitedTask | AwaitedPool
+@dataclass(frozen=True, slots=True)
+class AwaitedSubdag:
+    """The run of a subdag in which nothing can go any more."""
+
+    task_id: str
+    logical_date: datetime
+
+    def __str__(self) -> str:
+        return f"the subdag of {self.task_id} of {self.logical_date.isoformat()} (it is stuck)"
+
+
+Awaited = AwaitedTask | AwaitedPool | AwaitedSubdag
 
 
 def unfinished_slots(run: RunState, spec: TaskSpec, index: int, line: int) -> list[int]:

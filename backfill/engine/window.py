@@ -10,7 +10,7 @@ It is pure: facts go in, decisions come out, the same for the same facts. It kno
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -32,16 +32,18 @@ from backfill.engine.limits import PLENTY, Occupancy
 from backfill.engine.options import Options
 from backfill.engine.outcome import RunOutcome, outcome
 from backfill.engine.past import look_back
+from backfill.engine.ready import Turn
 from backfill.engine.reasons import Reason, explain
 from backfill.engine.run import RunState
 from backfill.engine.verdicts import Verdict
-from backfill.engine.waiting import AwaitedPool, AwaitedTask
+from backfill.engine.waiting import AwaitedPool, AwaitedSubdag, AwaitedTask
 from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
 from backfill.keys import TaskInstanceKey
 from backfill.states import TaskInstanceState
 
 __all__ = [
     "AwaitedPool",
+    "AwaitedSubdag",
     "AwaitedTask",
     "BlockReason",
     "Blocked",
@@ -86,6 +88,11 @@ class Window:
         self._intake = Intake(self._board)
         self._decider = Decider(self._board, self._judge)
         self._blockage = Blockage(self._board, self._judge)
+
+    @property
+    def graph(self) -> Graph:
+        """The compiled DAG."""
+        return self._graph
 
     # -- facts go in ----------------------------------------------------------------------------------------------------
 
@@ -160,6 +167,10 @@ class Window:
         """Return how many task instances are ready and have no place in flight yet."""
         return len(self._board.ready)
 
+    def startable(self) -> list[int]:
+        """Return the ids of the `SubDagOperator` task instances whose dependencies are met: the caller starts them (S13.2)."""
+        return self._ids(self._board.startable)
+
     def next_due(self) -> datetime | None:
         """Return the next retry or reschedule date that a task instance waits for."""
         return self._board.due.soonest()
@@ -176,6 +187,21 @@ class Window:
             for other, code in enumerate(run.state)
             if (code < SUCCESS or code == UPSTREAM_FAILED) and run.task_of(other) not in spared
         ]
+
+    # -- a turn at a time, where several windows share limits ----------------------------------------------------------
+
+    def begin_turns(self, pool_sizes: Mapping[str, int]) -> None:
+        """Get ready for `next_turn`, as `pick` does."""
+        self._blockage.see_pools(pool_sizes)
+        self._board.ready.put_back()
+
+    def next_turn(self, occupancy: Occupancy) -> Turn | None:
+        """Return the turn of the task instance of this window that goes first now; None: none has room."""
+        return self._board.ready.next_turn(occupancy)
+
+    def take_turn(self, turn: Turn, occupancy: Occupancy) -> int:
+        """Count what `turn` takes in `occupancy`, and return the id of its task instance."""
+        return self._ids([self._board.ready.take_turn(turn, occupancy)])[0]
 
     # -- runs finish ----------------------------------------------------------------------------------------------------
 
@@ -195,10 +221,10 @@ class Window:
 
     def idle(self) -> bool:
         """Return whether nothing in the window can go any more by itself: nothing in flight, due, undecided, or ready for a
-        pool that could ever take it.
+        pool that could ever take it. What the subdag of a running `SubDagOperator` does is seen in the window of that.
         """  # noqa: D205  # one sentence
         board = self._board
-        if board.in_flight or len(board.due) or board.tasks_to_judge or board.slots_to_judge:
+        if board.places_taken or board.startable or len(board.due) or board.tasks_to_judge or board.slots_to_judge:
             return False
         if any(run.asked - run.lengths.keys() for run in board.runs.values()):
             return False
@@ -207,6 +233,18 @@ class Window:
     def blocked(self) -> list[Blocked]:
         """Return what can never run, and why (S9.3), by run date, topology and map index."""
         return self._blockage.blocked()
+
+    def note_stuck_subdags(self, ti_ids: Iterable[int]) -> None:
+        """Note which running `SubDagOperator` task instances are blocked, as all that their subdags have left is (S9.3)."""
+        stuck = frozenset(self._board.places[ti_id] for ti_id in ti_ids)
+        if stuck != self._board.stuck_subdags:
+            self._board.stuck_subdags = stuck
+            self._board.version += 1
+
+    @property
+    def places_taken(self) -> int:
+        """Number of task instances in flight, without those that stand for subdags, which take no place (S5.4)."""
+        return self._board.places_taken
 
     def counts(self) -> Counts:
         """Return the numbers of S9.5 of the window, in constant time."""
@@ -242,6 +280,16 @@ class Window:
     def runs(self) -> list[RunFacts]:
         """Return the runs in the window, as they were admitted."""
         return [run.facts for run in self._board.by_id.values()]
+
+    def run_at(self, ordinal: int) -> RunFacts | None:
+        """Return the run of that ordinal; None if it is not in the window."""
+        run = self._board.runs.get(ordinal)
+        return None if run is None else run.facts
+
+    def row_at(self, ordinal: int, task_id: str) -> TaskInstanceFacts | None:
+        """Return the row of an unmapped task in the run of that ordinal; None if that run is not in the window."""
+        run = self._board.runs.get(ordinal)
+        return None if run is None else run.row(self._graph.index[task_id])
 
     def run_ids(self) -> list[int]:
         """Return the ids of the runs in the window."""

@@ -27,6 +27,7 @@ __all__ = [
     "Unsent",
     "known_names",
     "load",
+    "needs_broker",
     "normal_name",
 ]
 
@@ -45,6 +46,11 @@ def normal_name(name: str) -> str:
         if name in {short, class_name}:
             return short
     raise UnknownExecutor(f"There is no executor {name!r}; use {' or '.join(known_names())}.")
+
+
+def needs_broker(name: str) -> bool:
+    """Return whether the executor of that name sends attempts to Celery workers."""
+    return name in {"celery", _CLASSES["celery"]}
 
 
 def load(name: str) -> BaseExecutor:

@@ -85,6 +85,9 @@ class BaseExecutor(ABC):
         """Sleep until something has happened, at most `timeout` seconds (None: no limit); return whether it has."""
         return self.context.mailbox.wait(timeout)
 
+    def catch_up(self) -> None:  # noqa: B027  # most have nothing left over
+        """Do what could not be done before. The loop calls it in each round, so it is cheap while nothing is left over."""
+
     def get_event_buffer(self) -> list[ExecutorEvent]:
         """Return what has been reported since the last call, oldest first."""
         return self.context.mailbox.drain()

@@ -188,6 +188,7 @@ class CeleryExecutor(BaseExecutor):
         #: Set, also by the listener's thread, when messages that were sent may have been lost.
         self._doubt = threading.Event()
         self._again_at = 0.0
+        self._has_marked = False
 
     def start(self, context: ExecutorContext) -> None:
         """Connect, and listen from the present end of the job's stream on; raises `ServiceUnavailable`."""
@@ -216,10 +217,14 @@ class CeleryExecutor(BaseExecutor):
             case Sent():
                 return []
 
-    def get_event_buffer(self) -> list[ExecutorEvent]:
-        """Return what has been reported since the last call; messages that may be lost are sent again first."""
+    def catch_up(self) -> None:
+        """Send messages again that may be lost."""
         if self._doubt.is_set() and time.monotonic() >= self._again_at:
             self._send_again()
+
+    def get_event_buffer(self) -> list[ExecutorEvent]:
+        """Return what has been reported since the last call; messages that may be lost are sent again first."""
+        self.catch_up()
         return super().get_event_buffer()
 
     def holds(self, attempt_ids: Iterable[str]) -> set[str]:
@@ -325,9 +330,13 @@ class CeleryExecutor(BaseExecutor):
 
     def _mark(self, client: redis.Redis, names: set[str]) -> None:
         with client.pipeline(transaction=False) as pipeline:
+            pipeline.sadd(self._marker, self.context.settings.celery.queue)
             pipeline.sadd(self._marker, self.context.settings.celery.queue, *names)
             pipeline.expire(self._marker, KEY_LIFETIME)
-            pipeline.execute()
+            is_new, *_ = pipeline.execute()
+        if is_new and self._has_marked:  # the server was emptied, and the listener would find the marker there again
+            self._distrust()
+        self._has_marked = True
 
     def _queue_names(self, client: redis.Redis) -> set[str]:
         members: Any = client.smembers(self._marker)

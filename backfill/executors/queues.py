@@ -49,5 +49,5 @@ def _messages(client: redis.Redis, queue: str) -> list[bytes]:
 def _attempt_ids(message: bytes) -> set[str]:
     try:
         return set(json.loads(message)["headers"][ATTEMPTS_HEADER])
-    except (ValueError, LookupError, TypeError):
-        return set()  # somebody else's message
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return set()  # somebody else's message, or none at all

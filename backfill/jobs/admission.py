@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -11,14 +11,17 @@ from backfill.dag import DAG
 from backfill.engine.graph import Graph
 from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
 from backfill.jobs.request import BackfillRequest
+from backfill.operators import SubDagOperator
 from backfill.states import ENDED_BADLY, DagRunState, TaskInstanceState
-from backfill.store import clearing, dates, previous, report, runs, task_instances
+from backfill.store import clearing, dates, previous, report, runs, subdags, task_instances
 from backfill.store.database import Tx
 from backfill.store.dates import PlannedDate
 from backfill.store.runs import TaskTemplate
 
 #: Pending dates are read this many at a time: enough for many ticks, little enough to keep in memory.
 CHUNK = 500
+#: Told of a DAG whose dates all wait.
+CROWDED_OUT = "The runs of other jobs take all of {}'s max_active_runs; waiting for one to end."
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ def templates_for(dag: DAG, graph: Graph, request: BackfillRequest, queue: str) 
             pool_slots=task.pool_slots,
             queue=task.queue or queue,
             executor=task.executor or request.executor,
-            operator=task.operator_name,
+            operator=SubDagOperator.__name__ if graph.spec(task_id).is_subdag else task.operator_name,
             priority_weight=graph.weight(task_id),
             dynamic=graph.spec(task_id).is_dynamic,
         )
@@ -83,17 +86,35 @@ def templates_for(dag: DAG, graph: Graph, request: BackfillRequest, queue: str) 
     )
 
 
+def subdags_by_task(dag: DAG, graph: Graph) -> dict[str, list[str]]:
+    """Return for each chosen task that stands for a subdag the ids of that and of those below it."""
+    operators = (dag.task_dict[graph.tasks[index].task_id] for index in graph.subdags)
+    return {
+        operator.task_id: [operator.subdag.dag_id, *(below.dag_id for below in operator.subdag.subdags)]
+        for operator in operators
+        if isinstance(operator, SubDagOperator)
+    }
+
+
 class Admission:
     """The dates of one job that have no run in the window yet, in order."""
 
     def __init__(
-        self, *, job_id: int, dag: DAG, graph: Graph, request: BackfillRequest, templates: Sequence[TaskTemplate]
+        self,
+        *,
+        job_id: int,
+        dag: DAG,
+        graph: Graph,
+        request: BackfillRequest,
+        templates: Sequence[TaskTemplate],
     ) -> None:
         self._job_id = job_id
         self._dag = dag
         self._graph = graph
         self._request = request
         self._templates = templates
+        self._retries = {task_id: dag.task_dict[task_id].retries for task_id in graph.task_ids}
+        self._subdags = subdags_by_task(dag, graph)
         self._not_chosen = frozenset(dag.task_dict) - frozenset(graph.task_ids)
         self._pending: deque[PlannedDate] = deque()
         self._read_all = False
@@ -155,6 +176,8 @@ class Admission:
         done = self._count_as_done(tx, [date for date in taken if date.action == "done"])
         admitted = self._admit(tx, [date for date in taken if date.action != "done"])
         self._refused = len(done) + len(admitted) < len(taken)
+        if admitted:
+            self._room(tx)  # what was counted has grown: where the window is full now, no room may appear by itself
         # in this transaction: nobody may see a run without the task instances that it is going to have
         return Admitted(self.open_runs(tx, admitted), done)
 
@@ -205,12 +228,21 @@ class Admission:
 
     def _clear(self, tx: Tx, planned: Sequence[PlannedDate], admitted: Sequence[RunFacts]) -> None:
         """Clear what `reprocess` and `rerun_failed_tasks` ask for, once, when the date comes up (S2.7, S2.9)."""
-        retries = {task_id: self._dag.task_dict[task_id].retries for task_id in self._graph.task_ids}
         to_clear = {date.ordinal for date in planned if date.action == "clear"}
-        clearing.clear_task_instances(tx, [run.id for run in admitted if run.ordinal in to_clear], retries)
+        self.clear(tx, [run.id for run in admitted if run.ordinal in to_clear], clearing.CLEARED_FROM)
         if self._request.rerun_failed_tasks:
-            others = [run.id for run in admitted if run.ordinal not in to_clear]
-            clearing.clear_task_instances(tx, others, retries, states=ENDED_BADLY)
+            self.clear_failures(tx, [run.id for run in admitted if run.ordinal not in to_clear])
+
+    def clear(self, tx: Tx, dag_run_ids: Sequence[int], states: Collection[TaskInstanceState]) -> None:
+        """Clear the chosen task instances of runs that are in one of `states` (S3.22)."""
+        clearing.clear_task_instances(tx, dag_run_ids, self._retries, states=states)
+
+    def clear_failures(self, tx: Tx, dag_run_ids: Sequence[int]) -> None:
+        """Clear what ended badly in runs, and what stands for subdags in which something did (S2.9, S13.5)."""
+        self.clear(tx, dag_run_ids, ENDED_BADLY)
+        if self._subdags and dag_run_ids:
+            above = subdags.select_above_failures(tx, dag_run_ids, self._subdags)
+            clearing.clear_task_instances(tx, dag_run_ids, self._retries, ti_ids=above)
 
     def _count_as_done(self, tx: Tx, done: Sequence[PlannedDate]) -> list[CountedDate]:
         if not done:
@@ -222,6 +254,10 @@ class Admission:
             if row.task_id in self._graph.index:
                 states[row.dag_run_id][TaskInstanceState(row.state)] += 1
         dates.mark_dates(tx, self._job_id, [date.ordinal for date in done], "finished")
+        if self._subdags:
+            below = subdags.count_as_done(tx, self._job_id, [date.ordinal for date in done])
+            for date in done:
+                states[date.dag_run_id or 0].update(below[date.ordinal])
         return [
             CountedDate(date, DagRunState(found[date.dag_run_id].state), states[date.dag_run_id])
             for date in done

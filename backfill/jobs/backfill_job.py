@@ -20,7 +20,7 @@ from backfill.dag import DAG
 from backfill.engine.window import RunOutcome
 from backfill.executors import BaseExecutor
 from backfill.facts import RunFacts, TaskInstanceFacts
-from backfill.jobs.admission import Admission, OpenedRuns
+from backfill.jobs.admission import CROWDED_OUT, Admission, OpenedRuns
 from backfill.jobs.base_job import BaseJob, Lease, Workplace
 from backfill.jobs.callbacks import RunCallbacks
 from backfill.jobs.cancel import Cancellation
@@ -28,18 +28,18 @@ from backfill.jobs.conclusion import collect_errors, conclude, progress, tell_en
 from backfill.jobs.control import Control
 from backfill.jobs.course import Course
 from backfill.jobs.dispatch import Dispatcher
+from backfill.jobs.parameters import check_parameters
 from backfill.jobs.reconcile import Reconciler
 from backfill.jobs.report import Report, ReportedError
 from backfill.jobs.request import BackfillRequest
 from backfill.jobs.routing import executor_names
-from backfill.jobs.settling import outcomes_at_the_end, write_decisions, write_outcomes
+from backfill.jobs.settling import end_runs, outcomes_at_the_end, write_decisions
 from backfill.jobs.task_status import DagRunTaskStatus, TaskInstance
 from backfill.jobs.timeouts import attempts_to_stop
 from backfill.jobs.waits import Waits
 from backfill.keys import TaskInstanceKey
-from backfill.messages import DagSource
-from backfill.states import ENDED_BADLY, FINISHED, JobState, Reprocess, TaskInstanceState
-from backfill.store import recovery, task_instances
+from backfill.states import FINISHED, JobState, Reprocess, TaskInstanceState
+from backfill.store import task_instances
 from backfill.store.dates import PlannedDate
 from backfill.telemetry import Dispatched, Event, Note, RunAdmitted, RunSettled
 from backfill.timetables import RunDate
@@ -86,6 +86,7 @@ class BackfillJob(BaseJob):
         ignore_dependencies: bool = False,
         **kwargs: Any,
     ) -> None:
+        check_parameters(locals())
         self.request = BackfillRequest(
             start_date=start_date,
             end_date=end_date,
@@ -172,7 +173,7 @@ class BackfillJob(BaseJob):
     def _execute(self, session: Session | None = None) -> Report:
         """Drive the job from whatever its rows say to its end, and return the report (S9.4)."""
         with ExitStack() as at_the_end:
-            self.at_work().start_executors(self._dag_source(), at_the_end)
+            self.at_work().start_executors(self.source_for_workers(), at_the_end)
             at_the_end.callback(self._callbacks.end, meanwhile=self.at_work().lease.renew_if_due)
             ti_status = self._take_over(session)
             executors = self.at_work().executors
@@ -216,18 +217,10 @@ class BackfillJob(BaseJob):
             ti_status.observe(self._manage_executor_state(ti_status.running, session))
             self._update_counters(ti_status, session)
 
-    def _dag_source(self) -> DagSource:
-        return DagSource(
-            dag_id=self.dag_id,
-            pickle_hash=self.dag_pickle_hash,
-            file=self.dag_source.get("file"),
-            file_hash=self.dag_source.get("file_hash"),
-        )
-
     def _take_over(self, session: Session | None) -> DagRunTaskStatus:
         """Read what an earlier holder left in the rows: adopt what runs, reset what nobody holds (S8.6)."""
         ti_status = DagRunTaskStatus(total_runs=self.total_runs)
-        left = self.at_work().read(self.course.admission.read_left, session)
+        left = self.at_work().read(self.course.read_left, session)
         self.course.count_departed(ti_status, left)
         self._task_instances_for_dag_runs(left.runs, ti_status, session)
         return ti_status
@@ -239,7 +232,7 @@ class BackfillJob(BaseJob):
         if not self._dispatches:
             return False  # a pause ends by the operator's word
         if not self.course.policy.dispatches:
-            return self.course.window.counts().running == 0
+            return self.course.window.places_taken == 0
         more_dates = self.course.policy.admits and not run_dates.exhausted
         return self.course.at_rest and not (more_dates and run_dates.may_find_room)
 
@@ -263,12 +256,7 @@ class BackfillJob(BaseJob):
         if run_dates.waits_for_others:
             self.course.rhythm.hold_until_others_move(self.course.rhythm.admission)
         if run_dates.crowded_out(admitted):
-            self._tell(
-                Note(
-                    self.id,
-                    f"The runs of other jobs take all of {self.dag_id}'s max_active_runs; waiting for one to end.",
-                )
-            )
+            self._tell(Note(self.id, CROWDED_OUT.format(self.dag_id)))
         self.course.count_as_done(ti_status, admitted.done)
         self._let_in(admitted.opened, ti_status, session)
 
@@ -301,26 +289,26 @@ class BackfillJob(BaseJob):
     ) -> None:
         """Bring the task instances of `dag_runs` in line with the DAG (S2.12) and take them into the window."""
         if dag_runs:
-            opened = self.at_work().write(lambda tx: self.course.admission.open_runs(tx, dag_runs), session)
+            opened = self.at_work().write(lambda tx: self.course.open_runs(tx, dag_runs), session)
             self._let_in(opened, ti_status, session)
 
     def _let_in(self, opened: OpenedRuns, ti_status: DagRunTaskStatus, session: Session | None) -> None:
         """Take runs and their task instances into the window."""
         for run in opened.runs:
-            ti_status.active_runs[run.id] = run
+            if run.dag_id == self.dag_id:  # those of subdags do not count (S2.3)
+                ti_status.active_runs[run.id] = run
+                self._tell(RunAdmitted(self.id, run.run_id))
             ti_status.executed_dag_run_dates.add(run.logical_date)
             rows = opened.rows.get(run.id, [])
             self.course.window.admit(run, rows, first=self.course.is_first(run), previous=opened.previous.get(run.id))
             for ti in self.course.task_instances(row for row in rows if self.course.window.knows(row.id)):
                 self._sort(ti_status, ti)
-            self._tell(RunAdmitted(self.id, run.run_id))
         if opened.runs and ti_status.running:
             self._take_charge(opened.runs, ti_status, session)
 
     def _take_charge(self, dag_runs: Sequence[RunFacts], ti_status: DagRunTaskStatus, session: Session | None) -> None:
         """Adopt what is in flight in runs that others left, and reset what nobody holds (S8.6)."""
-        found = self._reconciler.in_flight_of(dag_runs, ti_status.running)
-        if found:
+        if found := self._reconciler.in_flight_of(dag_runs, ti_status.running):
             self._reconciler.adopt(found)
             for run in dag_runs:
                 self.reset_state_for_orphaned_tasks(run, session)
@@ -338,7 +326,10 @@ class BackfillJob(BaseJob):
     ) -> None:
         """Settle what its dependencies decide, and send what is ready to the executors, within all limits (S4, S5, S7)."""
         self._carry_out_decisions(ti_status, session)
-        if not (self._dispatches and self.course.policy.dispatches and self._dispatcher.worth_a_look()):
+        if not (self._dispatches and self.course.policy.dispatches):
+            return
+        self._start_subdags(ti_status, session)
+        if not self._dispatcher.worth_a_look():
             return
         placed = self.at_work().write(self._dispatcher.place, session)
         self._observe(ti_status, placed.rows)
@@ -347,6 +338,17 @@ class BackfillJob(BaseJob):
             self._observe(ti_status, self._reconciler.take_back_unsent(placed.queued, unsent, session))
         if placed.queued:
             self._tell(Dispatched(self.id, tuple(self.course.window.key(row.id) for row in placed.queued)))
+
+    def _start_subdags(self, ti_status: DagRunTaskStatus, session: Session | None) -> None:
+        """Let the runs of subdags begin whose `SubDagOperator` is ready; their tasks may be others (S13.2)."""
+        while (subdags := self.course.subdags) and not self.course.rhythm.subdags and self.course.window.startable():
+            started = self.at_work().write(subdags.start, session)
+            self._observe(ti_status, started.rows)
+            self._let_in(started.opened, ti_status, session)
+            if started.refused:
+                self.course.rhythm.hold_until_others_move(self.course.rhythm.subdags)
+            self._reconciler.look_back(session)
+            self._carry_out_decisions(ti_status, session)
 
     def _carry_out_decisions(self, ti_status: DagRunTaskStatus, session: Session | None) -> None:
         """Write what the engine decides, until it has nothing more to say; where a row has changed, the row wins (S0.1)."""
@@ -405,8 +407,7 @@ class BackfillJob(BaseJob):
     def _sort(self, ti_status: DagRunTaskStatus, ti: TaskInstance) -> None:
         """Put `ti` into its bucket, and count it if it ended badly (S9.1)."""
         ti_status.sort(ti)
-        if ti.facts.state in ENDED_BADLY:
-            self.course.policy.task_instance_ended_badly(itself=ti.facts.state == TaskInstanceState.FAILED)
+        self.course.count_failures(ti)
 
     def reset_state_for_orphaned_tasks(
         self, filter_by_dag_run: RunFacts | None = None, session: Session | None = None
@@ -415,17 +416,8 @@ class BackfillJob(BaseJob):
 
         With a run: in that run; without: in all `running` runs of any type. What runs is never touched.
         """
-        workplace, held = self.at_work(), self._reconciler.held_attempts(session)
-        return workplace.write(
-            lambda tx: recovery.reset_orphans(
-                tx,
-                self.id,
-                workplace.settings.lease_timeout,
-                held=held,
-                dag_run_id=filter_by_dag_run.id if filter_by_dag_run else None,
-            ),
-            session,
-        )
+        self.at_work()
+        return self._reconciler.reset_orphans(filter_by_dag_run.id if filter_by_dag_run else None, session)
 
     # -- the end of runs, and of the job --------------------------------------------------------------------------------
 
@@ -446,33 +438,47 @@ class BackfillJob(BaseJob):
         timed_out = self.at_work().write(self.course.timeouts.write, session)
         self._reconciler.stop(attempts_to_stop(timed_out.rows, self.course.window.facts))
         self._observe(ti_status, timed_out.rows)
-        ti_status.timed_out.extend(self.course.window.run(outcome.dag_run_id) for outcome in timed_out.outcomes)
+        ti_status.timed_out.extend(run for run in ti_status.active_runs.values() if timed_out.is_about(run))
         return timed_out.outcomes
 
     def _set_unfinished_dag_runs_to_failed(self, dag_runs: Iterable[RunFacts], session: Session | None = None) -> None:
         """Close the runs that nothing can finish any more: by their task instances if all are finished, else `failed` (S9.4)."""
-        outcomes = outcomes_at_the_end(self.course, dag_runs)
-        if outcomes:
-            self.at_work().write(partial(write_outcomes, outcomes), session)
-        for outcome in outcomes:
-            self._announce_end(outcome)
+        if outcomes := outcomes_at_the_end(self.course, dag_runs):
+            self._write_ends(outcomes, DagRunTaskStatus(), session, at_the_end=True)
 
     def _end_runs(self, outcomes: Sequence[RunOutcome], ti_status: DagRunTaskStatus, session: Session | None) -> None:
         """Write how runs ended, let them leave the window, and tell of it."""
         if not outcomes:
             return
-        self.at_work().write(partial(write_outcomes, outcomes), session)
-        for outcome in outcomes:
-            self._announce_end(outcome)
-            run = ti_status.active_runs[outcome.dag_run_id]
-            ti_status.let_go(run, self.course.remove(run))
+        for outcome in self._write_ends(outcomes, ti_status, session):
+            run = ti_status.active_runs.get(outcome.dag_run_id)
+            if run is not None:  # that of a subdag stays until the run leaves that it belongs to
+                ti_status.let_go(run, self.course.remove(run))
         self._reconciler.look_back(session)
 
-    def _announce_end(self, outcome: RunOutcome) -> None:
-        run = self.course.window.run(outcome.dag_run_id)
-        self.course.count_end(outcome)
-        self._callbacks.fire(run, outcome.state, outcome.reason)
-        self._tell(RunSettled(self.id, run.run_id, outcome.state, outcome.reason))
+    def _write_ends(
+        self,
+        outcomes: Sequence[RunOutcome],
+        ti_status: DagRunTaskStatus,
+        session: Session | None,
+        *,
+        at_the_end: bool = False,
+    ) -> Sequence[RunOutcome]:
+        """Write how runs ended, and with those of subdags the task instances that stand for them (S13.4); return what held."""
+        ended = self.at_work().write(partial(end_runs, self.course, outcomes, at_the_end=at_the_end), session)
+        mirrored = ended.mirrored
+        self._reconciler.stop(mirrored.attempts)
+        for outcome in ended.outcomes:
+            run = self.course.window.run(outcome.dag_run_id)
+            self.course.count_end(outcome)
+            self._callbacks.fire(run, outcome.state, outcome.reason)
+            if run.dag_id == self.dag_id:
+                self._tell(RunSettled(self.id, run.run_id, outcome.state, outcome.reason))
+        self._observe(ti_status, (*ended.changed, *mirrored.ended, *mirrored.stopped))
+        self.course.note_ends_of_subdags(ended.outcomes)
+        for ti in self.course.task_instances(mirrored.ended):
+            self._callbacks.fire_of_task(self.course.window.run(ti.facts.dag_run_id), ti, mirrored.errors[ti.facts.id])
+        return ended.outcomes
 
     def _collect_errors(self, ti_status: DagRunTaskStatus, session: Session | None = None) -> list[ReportedError]:
         """Return what ended badly and what is blocked, by run date, topology and map index (S9.7)."""

@@ -106,7 +106,9 @@ class Workplace:
             executor.start(context)
 
     def reported_events(self) -> list[ExecutorEvent]:
-        """Return what the executors have reported since the last call."""
+        """Return what the executors have reported since the last call, and let them do what was left over."""
+        for executor in self.executors.values():
+            executor.catch_up()
         return self.mailbox.drain()
 
     def _transact(self, work: Callable[[Connection | Session], T], session: Session | None) -> T:
@@ -176,6 +178,15 @@ class BaseJob(Base):
         if self.workplace is None:
             raise RuntimeError("the job is not being driven: call run(), or give it a workplace first")
         return self.workplace
+
+    def source_for_workers(self) -> DagSource:
+        """Return where workers find the DAG."""
+        return DagSource(
+            dag_id=self.dag_id,
+            pickle_hash=self.dag_pickle_hash,
+            file=self.dag_source.get("file"),
+            file_hash=self.dag_source.get("file_hash"),
+        )
 
     def _execute(self, session: Session | None = None) -> Report:
         """Drive the job to its end and return the report; a `session` takes every write."""

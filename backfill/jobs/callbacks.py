@@ -27,21 +27,30 @@ class RunCallbacks:
 
     def __init__(self, dag: DAG) -> None:
         self._dag = dag
+        self._dags = {each.dag_id: each for each in (dag, *dag.subdags)}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="run-callbacks")
         self._last: Future[None] | None = None
 
     def fire(self, run: RunFacts, state: DagRunState, reason: str) -> None:
         """Let the callbacks of a run that ended in `state` be called, with `reason` as S2.15 names it."""
-        chosen = self._dag.on_success_callback if state == DagRunState.SUCCESS else self._dag.on_failure_callback
+        dag = self._dag_of(run)
+        chosen = dag.on_success_callback if state == DagRunState.SUCCESS else dag.on_failure_callback
         self._submit(chosen, {**self._context(run, state), "reason": reason})
 
-    def fire_of_task(self, run: RunFacts, ti: TaskInstance, error: str) -> None:
-        """Let the retry or failure callbacks of a task instance be called whose attempt the coordinator failed (S8.2)."""
-        task = self._dag.task_dict[ti.key.task_id]
-        retries = ti.facts.state == TaskInstanceState.UP_FOR_RETRY
+    def fire_of_task(self, run: RunFacts, ti: TaskInstance, error: str | None) -> None:
+        """Let the callbacks of a task instance be called whose attempt the coordinator failed (S8.2), or that stood for a subdag.
+
+        `error` is why it failed; None: it ended well.
+        """
+        task = self._dag_of(run).task_dict[ti.key.task_id]
         shown = SimpleNamespace(**ti.facts._asdict() | ti.key._asdict())
-        context = {"task": task, "ti": shown, "task_instance": shown, "exception": BackfillError(error)}
-        chosen = task.on_retry_callback if retries else task.on_failure_callback
+        context: dict[str, Any] = {"task": task, "ti": shown, "task_instance": shown}
+        if error is None:
+            chosen = task.on_success_callback
+        else:
+            context["exception"] = BackfillError(error)
+            retries = ti.facts.state == TaskInstanceState.UP_FOR_RETRY
+            chosen = task.on_retry_callback if retries else task.on_failure_callback
         self._submit(chosen, {**self._context(run, DagRunState.RUNNING), **context})
 
     def _submit(self, callbacks: Callback | Sequence[Callback] | None, context: dict[str, Any]) -> None:
@@ -54,9 +63,12 @@ class RunCallbacks:
         while self._last is not None and wait([self._last], timeout=1).not_done:
             meanwhile()
 
+    def _dag_of(self, run: RunFacts) -> DAG:
+        return self._dags.get(run.dag_id, self._dag)
+
     def _context(self, run: RunFacts, state: DagRunState) -> dict[str, Any]:
         return {
-            "dag": self._dag,
+            "dag": self._dag_of(run),
             "dag_run": run._replace(state=str(state)),
             "run_id": run.run_id,
             "logical_date": run.logical_date,

@@ -53,7 +53,9 @@ class Cancellation:
         self._tell(len(found.running))
         while found.running:
             self._wait()
-            found = self._look()
+            left, found = len(found.running), self._look()
+            if 0 < len(found.running) < left:
+                self._say(f"Waiting for {_task_instances(len(found.running))} to stop.")
         return self._workplace.write(self._settle)
 
     def _look(self) -> _Round:
@@ -103,5 +105,13 @@ class Cancellation:
         ]
 
     def _tell(self, running: int) -> None:
-        stopping = f": {running} running task instances are told to stop" if running else ""
-        self._workplace.telemetry.emit(Note(self._job_id, f"Job {self._job_id} is being cancelled{stopping}."))
+        verb = "is" if running == 1 else "are"
+        stopping = f": {_task_instances(running)} {verb} told to stop" if running else ""
+        self._say(f"Job {self._job_id} is being cancelled{stopping}.")
+
+    def _say(self, text: str) -> None:
+        self._workplace.telemetry.emit(Note(self._job_id, text))
+
+
+def _task_instances(running: int) -> str:
+    return "1 running task instance" if running == 1 else f"{running} running task instances"

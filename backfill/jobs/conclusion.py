@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from backfill.exceptions import UsageError
+from backfill.facts import RunFacts
 from backfill.jobs.base_job import BaseJob
 from backfill.jobs.course import Course
 from backfill.jobs.report import Report, ReportedError
 from backfill.jobs.task_status import DagRunTaskStatus, TaskInstance
 from backfill.keys import TaskInstanceKey
 from backfill.states import ENDED_WELL, FINISHED_JOB, DagRunState, JobState, TaskInstanceState
-from backfill.store import dates, jobs, report
+from backfill.store import dates, jobs, report, subdags
+from backfill.store.clearing import RUN_TIMED_OUT
 from backfill.store.database import Tx
+from backfill.store.jobs import JobRow
 from backfill.telemetry import Progress, RunningTask, TaskInstanceEnded
 
+_FAILED_BEFORE = "All that failed is of runs from before this job, which count as done; rerun_failed_tasks (--rerun-failed-tasks) runs it again."
 #: How many running task instances the progress names.
 NAMED = 8
 
@@ -32,7 +36,8 @@ def job_report(tx: Tx, job_id: int, *, notes: tuple[str, ...] = ()) -> Report:
     pace = report.finished_since(tx, job_id)
     state = JobState(job.state)
     pending = [date for date in dates.pending_dates(tx, job_id, None) if date.action != "done"]
-    tasks = _task_counts(counts, pending=len(pending), rows_per_run=job.params.get("rows_per_run", 0))
+    to_come = len(pending) * job.params.get("rows_per_run", 0) + _to_come_in_subdags(tx, job_id, job.params)
+    tasks = _task_counts(counts, to_come)
     unfinished = tasks["waiting"] + tasks["running"]
     return Report(
         job_id=job_id,
@@ -50,13 +55,25 @@ def job_report(tx: Tx, job_id: int, *, notes: tuple[str, ...] = ()) -> Report:
         tasks=tasks,
         rate=pace.per_second,
         eta_seconds=unfinished / pace.per_second if pace.per_second and state not in FINISHED_JOB else None,
-        errors=tuple(ended_badly(tx, job_id, job.params)),
+        errors=tuple(sort_errors([*ended_badly(tx, job_id, job.params), *timed_out(tx, job_id)], job.params)),
         not_started=tuple(date.logical_date for date in pending) if state in FINISHED_JOB else (),
+        hint=_FAILED_BEFORE if state is JobState.FAILED and _failed_before_only(tx, job) else None,
         notes=notes + ((job.error,) if job.error else ()),
     )
 
 
-def _task_counts(counts: report.JobCounts, *, pending: int, rows_per_run: int) -> dict[str, int]:
+def _failed_before_only(tx: Tx, job: JobRow) -> bool:
+    return report.failed_before_only(tx, job.id, task_ids=job.params.get("task_ids"))
+
+
+def _to_come_in_subdags(tx: Tx, job_id: int, params: Mapping[str, Any]) -> int:
+    """Return how many task instances of subdags wait for their run to begin, in runs that have begun (S9.5)."""
+    rows: Mapping[str, int] = params.get("subdag_rows") or {}
+    counts = subdags.pending_counts(tx, job_id) if rows else {}
+    return sum(count * rows.get(dag_id, 0) for dag_id, count in counts.items())
+
+
+def _task_counts(counts: report.JobCounts, to_come: int) -> dict[str, int]:
     """Return the six numbers of S9.5 and their total, by the words of interface.md."""
     six = {
         "success": counts.states[TaskInstanceState.SUCCESS],
@@ -64,14 +81,19 @@ def _task_counts(counts: report.JobCounts, *, pending: int, rows_per_run: int) -
         "skipped": counts.states[TaskInstanceState.SKIPPED],
         "upstream_failed": counts.states[TaskInstanceState.UPSTREAM_FAILED],
         "running": counts.running,
-        "waiting": counts.waiting + pending * rows_per_run,
+        "waiting": counts.waiting + to_come,
     }
     return {"total": sum(six.values()), **six}
 
 
+def order_of(params: Mapping[str, Any]) -> list[report.PlacedTask]:
+    """Return the tasks of a job in the order in which reports name them (S9.7)."""
+    placed = params.get("order")
+    return [(dag_id, task_id) for dag_id, task_id in placed] if placed else list(params.get("task_ids") or ())
+
+
 def ended_badly(tx: Tx, job_id: int, params: Mapping[str, Any]) -> list[ReportedError]:
     """Return the task instances of a job that ended badly, by run date, topology and map index (S9.7)."""
-    order = params.get("task_ids") or []
     return [
         ReportedError(
             kind="failed" if row.state == TaskInstanceState.FAILED else "upstream_failed",
@@ -81,7 +103,7 @@ def ended_badly(tx: Tx, job_id: int, params: Mapping[str, Any]) -> list[Reported
             state=row.state,
             error=row.error,
         )
-        for row in report.select_errors(tx, job_id, topological_order=order, task_ids=params.get("task_ids"))
+        for row in report.select_errors(tx, job_id, topological_order=order_of(params), task_ids=params.get("task_ids"))
     ]
 
 
@@ -89,7 +111,7 @@ def collect_errors(
     job: BaseJob, course: Course, ti_status: DagRunTaskStatus, session: Session | None
 ) -> list[ReportedError]:
     """Return what ended badly by the rows, and what the engine found blocked, in the order of S9.7."""
-    bad = job.at_work().read(lambda tx: ended_badly(tx, job.id, job.params), session)
+    bad = job.at_work().read(lambda tx: [*ended_badly(tx, job.id, job.params), *timed_out(tx, job.id)], session)
     blocked = [
         ReportedError(
             kind="deadlocked",
@@ -102,20 +124,33 @@ def collect_errors(
         )
         for ti, run, reason, waits_for_past in ti_status.blocked
     ]
-    late = [
-        ReportedError(
-            kind="run_timed_out",
-            key=TaskInstanceKey(run.dag_id, "", run.run_id),
-            logical_date=run.logical_date,
-            try_number=0,
-            state=DagRunState.FAILED.value,
-            error=f"dagrun_timeout of {course.dag.dagrun_timeout} is over",
-        )
-        for run in ti_status.timed_out
-    ]
-    place = {task_id: n for n, task_id in enumerate(course.graph.task_ids)}
+    known = {error.key for error in bad}
+    late = [_late(run, f"{RUN_TIMED_OUT}{course.dag.dagrun_timeout} is over") for run in ti_status.timed_out]
+    return sort_errors([*bad, *blocked, *(error for error in late if error.key not in known)], job.params)
+
+
+def timed_out(tx: Tx, job_id: int) -> list[ReportedError]:
+    """Return the runs of a job that timed out, also those that an earlier holder of it saw."""
+    return [_late(run, run.error) for run in report.select_timed_out(tx, job_id)]
+
+
+def _late(run: report.TimedOutRun | RunFacts, error: str) -> ReportedError:
+    return ReportedError(
+        kind="run_timed_out",
+        key=TaskInstanceKey(run.dag_id, "", run.run_id),
+        logical_date=run.logical_date,
+        try_number=0,
+        state=DagRunState.FAILED.value,
+        error=error,
+    )
+
+
+def sort_errors(errors: Iterable[ReportedError], params: Mapping[str, Any]) -> list[ReportedError]:
+    """Return errors by run date, topological order and map index (S9.7); `params` are those of the job's row."""
+    place = {task: n for n, task in enumerate(order_of(params))}
     return sorted(
-        bad + blocked + late, key=lambda e: (e.logical_date, place.get(e.key.task_id, len(place)), e.key.map_index)
+        errors,
+        key=lambda e: (e.logical_date, place.get((e.key.dag_id, e.key.task_id), len(place)), e.key.map_index),
     )
 
 
@@ -135,18 +170,23 @@ def conclude(job: BaseJob, course: Course, ti_status: DagRunTaskStatus, errors: 
         return job_report(tx, job.id)
 
     settled = workplace.write(settle)
-    return replace(settled, errors=tuple(errors), hint=_hint(ti_status, course))
+    return replace(settled, errors=tuple(errors), hint=_hint(ti_status, course) or settled.hint)
 
 
 def _hint(ti_status: DagRunTaskStatus, course: Course) -> str | None:
     """Return the hint of S9.7 where a blocked task instance of the first run waits only for a run before the range."""
     for ti, run, _, waits_for_past in ti_status.blocked:
         if waits_for_past and course.is_first(run):
-            return (
-                f"{ti.key.task_id} of the first run waits only for a run before the range: "
-                "ignore_first_depends_on_past (-I) would let it start."
-            )
+            return hint_for(ti.key.task_id)
     return None
+
+
+def hint_for(task_id: str) -> str:
+    """Say what would let a task of the first run start that waits only for a run before the range."""
+    return (
+        f"{task_id} of the first run waits only for a run before the range: "
+        "ignore_first_depends_on_past (-I) would let it start."
+    )
 
 
 def progress(job: BaseJob, course: Course, ti_status: DagRunTaskStatus) -> Progress:

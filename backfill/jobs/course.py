@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from backfill.clock import Clock
 from backfill.config import Settings
 from backfill.dag import DAG
+from backfill.dag.abstract_operator import AbstractOperator
 from backfill.dag.subset import chosen_tasks
+from backfill.engine.family import Family, Windows
 from backfill.engine.graph import Graph
 from backfill.engine.window import BlockReason, Options, RunOutcome, Window
-from backfill.facts import RunFacts, TaskInstanceFacts
-from backfill.jobs.admission import Admission, CountedDate, LeftBehind, templates_for
+from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
+from backfill.jobs.admission import Admission, CountedDate, LeftBehind, OpenedRuns, templates_for
 from backfill.jobs.base_job import Lease
 from backfill.jobs.policy import StopPolicy
 from backfill.jobs.progress import Pace, Throttle
 from backfill.jobs.request import BackfillRequest
 from backfill.jobs.rhythm import Rhythm
+from backfill.jobs.subdag_timeouts import FamilyTimeouts
+from backfill.jobs.subdags import SubdagRuns, order_of_tasks, subdags_of
 from backfill.jobs.task_status import BlockedTask, DagRunTaskStatus, TaskInstance
 from backfill.jobs.timeouts import TIMED_OUT, RunTimeouts
 from backfill.jobs.verdict import Budget
-from backfill.states import FINISHED, DagRunState, TaskInstanceState
+from backfill.keys import TaskInstanceKey
+from backfill.states import ENDED_BADLY, FINISHED, DagRunState, TaskInstanceState
+from backfill.store import subdags
+from backfill.store.database import Tx
 from backfill.store.runs import TaskTemplate
 
 
@@ -40,7 +47,7 @@ class Numbers(NamedTuple):
 def engine_options(request: BackfillRequest) -> Options:
     """Return what of `request` changes how dependencies are judged."""
     return Options(
-        ignore_task_deps=request.ignore_task_deps or request.ignore_dependencies,
+        ignore_task_deps=request.ignore_task_deps,
         ignore_first_depends_on_past=request.ignore_first_depends_on_past,
         mark_success=request.mark_success,
         disable_retry=request.disable_retry,
@@ -64,36 +71,102 @@ class Course:
         self.request = request
         options = engine_options(request)
         self.graph = compile_graph(dag, request)
-        self.window = Window(self.graph, options)
         templates = templates_for(dag, self.graph, request, settings.celery.queue)
-        self._templates = {template.task_id: template for template in templates}
+        members = {each.dag.dag_id: each for each in subdags_of(dag, self.graph, request, settings.celery.queue)}
+        self.window: Windows = (
+            Family(self.graph, [each.branch for each in members.values()]) if members else Window(self.graph, options)
+        )
+        #: None: the chosen tasks have none.
+        self.subdags = (
+            SubdagRuns(job_id=job_id, request=request, root=dag, members=members, window=self.window)
+            if isinstance(self.window, Family)
+            else None
+        )
+        #: The DAGs of the job by their ids: its own, and its subdags.
+        self.dags = {dag.dag_id: dag, **{name: each.dag for name, each in members.items()}}
+        self.graphs = {dag.dag_id: self.graph, **{name: each.graph for name, each in members.items()}}
+        #: (dag_id, task_id) of all tasks in topological order.
+        self.order = order_of_tasks(dag.dag_id, self.graph, list(members.values()))
+        self.pools = sorted({pool for graph in self.graphs.values() for pool in graph.pools})
+        self._templates = {
+            (name, template.task_id): template
+            for name, given in ((dag.dag_id, templates), *((name, each.templates) for name, each in members.items()))
+            for template in given
+        }
         self.admission = Admission(job_id=job_id, dag=dag, graph=self.graph, request=request, templates=templates)
         self.total_runs = total_runs
-        self.rows_per_run = len(templates)
+        self.rows_per_run = len(templates) + (self.subdags.rows_per_run if self.subdags else 0)
         self.policy = StopPolicy(request, planned=total_runs * self.rows_per_run)
         self.rhythm = Rhythm(
             sweep_every=settings.coordinator.heartbeat_interval.total_seconds(),
             look_every=request.delay_on_limit_secs,
             clock=clock.monotonic,
         )
-        self.timeouts = RunTimeouts(self.window, dag.dagrun_timeout, clock.monotonic)
+        self.timeouts: RunTimeouts | FamilyTimeouts = (
+            FamilyTimeouts(self.window, self.dags.values(), clock.monotonic)
+            if isinstance(self.window, Family)
+            else RunTimeouts(self.window, dag.dagrun_timeout, clock.monotonic)
+        )
         self.budget = Budget(settings.task.infrastructure_retries, disable_retry=request.disable_retry)
         self.pace = Pace(clock.monotonic)
         self.throttle = Throttle(clock.monotonic)
+        #: By dag_run_id and task_id: why a mapping in the window has no length.
+        self.without_values: dict[tuple[int, str], str] = {}
         #: Whether any run turned out to be stuck (S9.3): the job is deadlocked then.
         self.deadlocked = False
 
     def task_instances(self, rows: Iterable[TaskInstanceFacts]) -> list[TaskInstance]:
-        """Return `rows`, all of runs in the window, with their keys."""
-        return [TaskInstance(self.window.key(row.id), row) for row in rows]
+        """Return `rows`, all of runs in the window, with their keys; rows of tasks that were not chosen are passed over."""
+        return [
+            TaskInstance(self._key(row), row)
+            for row in rows
+            if self.window.knows(row.id) or row.state == TaskInstanceState.REMOVED
+        ]
 
-    def template(self, task_id: str) -> TaskTemplate:
+    def _key(self, row: TaskInstanceFacts) -> TaskInstanceKey:
+        """Return the key of a row, also of an index that its mapping has lost, which the window forgets (S4.7)."""
+        run = self.window.run(row.dag_run_id)
+        return TaskInstanceKey(run.dag_id, row.task_id, run.run_id, row.map_index)
+
+    def dag_id_of(self, dag_run_id: int) -> str:
+        """Return the DAG of a run in the window."""
+        return self.dag.dag_id if self.subdags is None else self.window.run(dag_run_id).dag_id
+
+    def task(self, row: TaskInstanceFacts) -> AbstractOperator:
+        """Return the task of a task instance in the window."""
+        return self.dags[self.dag_id_of(row.dag_run_id)].task_dict[row.task_id]
+
+    def template(self, dag_id: str, task_id: str) -> TaskTemplate:
         """Return the row that a run gets for a task, or the first of them if it is mapped over literals."""
-        return self._templates[task_id]
+        return self._templates[dag_id, task_id]
+
+    def read_left(self, tx: Tx) -> LeftBehind:
+        """As `Admission.read_left`, with the ended runs of subdags that a retry may let go on."""
+        left = self.admission.read_left(tx)
+        if self.subdags is not None:
+            left.runs.extend(subdags.select_ended_runs(tx, self.subdags.job_id))
+        return left
+
+    def open_runs(self, tx: Tx, opened: Sequence[RunFacts]) -> OpenedRuns:
+        """As `Admission.open_runs`, for runs of all DAGs of the job."""
+        return (
+            self.subdags.open_runs(tx, opened, self.admission) if self.subdags else self.admission.open_runs(tx, opened)
+        )
+
+    def previous_of(self, tx: Tx, dag_run_ids: Sequence[int]) -> dict[int, PreviousRun]:
+        """As `Admission.previous_of`, for runs of all DAGs of the job."""
+        if self.subdags is None:
+            return self.admission.previous_of(tx, dag_run_ids)
+        return self.subdags.previous_of(tx, dag_run_ids, self.admission)
 
     def is_first(self, run: RunFacts) -> bool:
         """Return whether `run` is the earliest of the range (S4.10)."""
         return run.ordinal == (self.total_runs - 1 if self.request.run_backwards else 0)
+
+    def note_ends_of_subdags(self, outcomes: Iterable[RunOutcome]) -> None:
+        """Note which runs of subdags have ended: they stay in the window, and what happens in them has no effect."""
+        if isinstance(self.window, Family):
+            self.window.note_ends(outcome.dag_run_id for outcome in outcomes)
 
     # -- counting -------------------------------------------------------------------------------------------------------
 
@@ -120,8 +193,20 @@ class Course:
 
     def count_end(self, outcome: RunOutcome) -> None:
         """Count a run that ended: a failed one is a failure of the job, unless it failed by tasks not chosen (S9.1, S13.7)."""
-        if outcome.state == DagRunState.FAILED and outcome.counts:
+        of_subdag = (
+            self.dag_id_of(outcome.dag_run_id) != self.dag.dag_id
+        )  # counts by the task instance that stands for it
+        if outcome.state == DagRunState.FAILED and outcome.counts and not of_subdag:
             self.policy.run_failed(timed_out=outcome.reason == TIMED_OUT)
+
+    def count_failures(self, ti: TaskInstance) -> None:
+        """Count what counts as a failure now that `ti` is as it is (S9.1)."""
+        if self.subdags is not None:
+            failures = self.subdags.failures_of(ti)
+        else:
+            failures = [ti.facts] if ti.facts.state in ENDED_BADLY else []
+        for row in failures:
+            self.policy.task_instance_ended_badly(itself=row.state == TaskInstanceState.FAILED)
 
     def note_ends(self, ended: Iterable[TaskInstance]) -> None:
         """Note that task instances ended: the pace is theirs, and what they occupied is free."""
@@ -138,7 +223,11 @@ class Course:
         here_blocked = sum(self.window.knows(blocked.ti.facts.id) for blocked in ti_status.blocked)
         return Numbers(
             runs_finished=ti_status.finished_runs,
-            waiting=here.waiting - here_blocked + not_admitted * self.rows_per_run + _unfinished(gone),
+            waiting=here.waiting
+            - here_blocked
+            + not_admitted * self.rows_per_run
+            + _unfinished(gone)
+            + (self.subdags.waiting() if self.subdags else 0),
             running=here.running,
             succeeded=here.succeeded + gone[TaskInstanceState.SUCCESS],
             failed=here.failed + gone[TaskInstanceState.FAILED] + gone[TaskInstanceState.UPSTREAM_FAILED],
@@ -161,7 +250,9 @@ class Course:
         self.deadlocked = True
         for blocked in self.window.blocked():
             row = self.window.facts(blocked.ti_id)
-            if row.dag_run_id in stuck:
+            if (
+                row.dag_run_id in stuck and blocked.reason is not BlockReason.SUBDAG
+            ):  # that one ends with its subdag's run
                 ti_status.block(
                     BlockedTask(
                         ti=TaskInstance(self.window.key(row.id), row),
@@ -173,9 +264,14 @@ class Course:
         return [RunOutcome(dag_run_id, DagRunState.FAILED, "all_tasks_deadlocked") for dag_run_id in sorted(stuck)]
 
     def remove(self, run: RunFacts) -> list[TaskInstance]:
-        """Let a run leave the window; return its task instances as they were last seen."""
-        leaving = self.task_instances(self.window.rows(run.id))
-        self.window.remove(run.id)
+        """Let a run, and those of its subdags, leave the window; return its task instances as they were last seen."""
+        below = self.window.runs_below(run.id) if isinstance(self.window, Family) else []
+        leaving: list[TaskInstance] = []
+        for each in (*below, run):
+            leaving += self.task_instances(self.window.rows(each.id))
+            self.window.remove(each.id)
+            if self.without_values:
+                self.without_values = {place: why for place, why in self.without_values.items() if place[0] != each.id}
         return leaving
 
     def due_in(self, lease: Lease) -> float:

@@ -18,6 +18,7 @@ from backfill.jobs.base_job import BaseJob
 from backfill.jobs.checks import CheckedRequest, check_request
 from backfill.jobs.clear import ClearCount, ClearScope, clear, count_clearable
 from backfill.jobs.planning import DatePlan, resolve_range
+from backfill.jobs.subdags import order_of_tasks
 from backfill.states import JobState
 from backfill.store import dags, dates, jobs, leases, pickles
 from backfill.store.database import Tx, database_now, repeat
@@ -102,6 +103,8 @@ class _Draft:
         dags.touch_dag(tx, dag.dag_id, dag.fileloc)
         job_id = insert_job(tx, self._row(plan))
         dates.own_dates(tx, job_id, dag.dag_id, plan.dates)
+        for name, planned in plan.subdags.items():
+            dates.own_dates(tx, job_id, name, planned)
         return CreatedJob(job_id, (*plan.notes, *self._clear(tx)), self._claim(tx, job_id))
 
     def _check(self, tx: Tx) -> DatePlan:
@@ -116,6 +119,7 @@ class _Draft:
                 **asked,
                 "task_ids": list(self.checked.graph.task_ids),
                 "rows_per_run": len(self.checked.templates),
+                **self._params_of_subdags(),
             },
             dag_pickle_hash=self.frozen.hash if self.frozen else None,
             dag_source=self.dag_source,
@@ -124,6 +128,18 @@ class _Draft:
             hostname=self.job.hostname,
             unixname=self.job.unixname,
         )
+
+    def _params_of_subdags(self) -> dict[str, Any]:
+        """Return what reports need to know of subdags: how many rows each has in a run, and the order of all tasks (S9.5, S9.7)."""
+        subdags = self.checked.subdags
+        if not subdags:
+            return {}
+        rows = {each.dag.dag_id: len(each.templates) for each in subdags}
+        return {
+            "rows_per_run": len(self.checked.templates) + sum(rows.values()),
+            "subdag_rows": rows,
+            "order": order_of_tasks(self.dag.dag_id, self.checked.graph, subdags),
+        }
 
     def _reset_scope(self, tx: Tx) -> ClearScope:
         start, end = resolve_range(self.dag, self.job.request, database_now(tx))

@@ -50,9 +50,9 @@ class Dispatcher:
 
         What is ready and got no place is written as `scheduled` (S3.2).
         """
-        window, dag_id, pools = self._course.window, self._course.dag.dag_id, self._course.graph.pools
-        sizes = task_instances.lock_limits(tx, [dag_id], pools)
-        occupancy = Occupancy(task_instances.select_occupancy(tx, [dag_id], pools), pool_sizes=sizes)
+        window, dag_ids, pools = self._course.window, self._course.dags, self._course.pools
+        sizes = task_instances.lock_limits(tx, dag_ids, pools)
+        occupancy = Occupancy(task_instances.select_occupancy(tx, dag_ids, pools), pool_sizes=sizes)
         picked = window.pick(occupancy, self._workplace.settings.core.parallelism or None)
         self.occupancy = occupancy
         requests = [self._request(ti_id) for ti_id in picked]
@@ -73,7 +73,7 @@ class Dispatcher:
         """
         by_executor: dict[str, list[QueuedAttempt]] = defaultdict(list)
         for row in rows:
-            own = self._course.dag.task_dict[row.task_id].executor
+            own = self._course.task(row).executor
             by_executor[normal_name(own) if own else default.name].append(self._attempt(row))
         unsent: list[Unsent] = []
         for name, attempts in by_executor.items():
@@ -87,7 +87,7 @@ class Dispatcher:
         return unsent
 
     def _request(self, ti_id: int) -> QueueRequest:
-        task = self._course.dag.task_dict[self._course.window.facts(ti_id).task_id]
+        task = self._course.task(self._course.window.facts(ti_id))
         return QueueRequest(
             task_instance_id=ti_id,
             attempt_id=str(uuid4()),
@@ -100,6 +100,6 @@ class Dispatcher:
             raise ValueError(f"task instance {row.id} was queued without an attempt id")
         return QueuedAttempt(
             attempt=Attempt(row.id, self._course.window.key(row.id), row.attempt_id, row.try_number),
-            queue=self._course.dag.task_dict[row.task_id].queue or self._workplace.settings.celery.queue,
+            queue=self._course.task(row).queue or self._workplace.settings.celery.queue,
             logical_date=self._course.window.run(row.dag_run_id).logical_date,
         )

@@ -75,6 +75,25 @@ def limits(graph: Graph, runs: Sequence[Rehearsed], capacity: Capacity) -> list[
     return [*rows, *_pools(graph, runs, capacity, at_once), *_tasks(graph, runs, capacity, at_once)]
 
 
+def together(parts: Sequence[Sequence[LimitRow]]) -> tuple[LimitRow, ...]:
+    """Return the limits of a DAG and its subdags as one list; of what they share they want as much as all of them together."""
+    rows: dict[tuple[str, str], LimitRow] = {}
+    for row in (row for part in parts for row in part):
+        known = rows.get((row.limit, row.of))
+        rows[row.limit, row.of] = row if known is None else known._replace(wanted=known.wanted + row.wanted)
+    return tuple(rows.values())
+
+
+def longest(estimates: Sequence[Estimate]) -> Estimate:
+    """Return the longest of the estimates for a DAG and its subdags: each is what it takes at least."""
+    without = tuple(dict.fromkeys(task_id for each in estimates for task_id in each.without_history))
+    known = [(each.seconds, each.by) for each in estimates if each.seconds]
+    if known:
+        seconds, by = max(known, key=lambda found: found[0])
+        return Estimate(seconds, by, without)
+    return Estimate(None if any(each.seconds is None for each in estimates) else 0.0, None, without)
+
+
 def _pools(graph: Graph, runs: Sequence[Rehearsed], capacity: Capacity, at_once: int) -> Iterator[LimitRow]:
     for name in graph.pools:
         pool = capacity.pools[name]
@@ -151,9 +170,14 @@ def _bounds(
             yield alone * medians.get(spec.task_id, 0.0), f"depends_on_past of {spec.task_id}"
 
 
+def longest_run(graph: Graph, runs: Sequence[Rehearsed], medians: Mapping[str, float]) -> float:
+    """Return the seconds of the longest of `runs`, if each task takes its median."""
+    return max((_longest_path(graph, run, medians) for run in runs), default=0.0)
+
+
 def _longest_path(graph: Graph, run: Rehearsed, medians: Mapping[str, float]) -> float:
     """Return the seconds of the longest chain of tasks of one run."""
-    runs = {task_id for lap in run.rounds for task_id in lap}
+    runs = {task_id for lap in run.rounds for task_id in lap} | run.subdags
     ends: list[float] = []
     for spec in graph.tasks:  # in topological order
         begins = max((ends[up] for up in spec.upstream), default=0.0)

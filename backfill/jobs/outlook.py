@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from backfill.config import Settings
+from backfill.dag import DAG
+from backfill.engine.graph import Graph
 from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
+from backfill.jobs.admission import subdags_by_task
 from backfill.jobs.checks import CheckedRequest
-from backfill.jobs.forecast import Capacity, Estimate, LimitRow, estimate, limits
+from backfill.jobs.forecast import Capacity, Estimate, LimitRow, estimate, limits, longest, longest_run, together
 from backfill.jobs.planning import DatePlan, LeftOutDate
 from backfill.jobs.rehearsal import Lot, PlannedTask, Rehearsal, Rehearsed
+from backfill.jobs.subdags import Subdag
 from backfill.keys import backfill_run_id
 from backfill.states import DagRunState, TaskInstanceState
 from backfill.store import history, pools, previous, runs, task_instances
 from backfill.store.database import Tx, database_now, read_only
 from backfill.store.dates import PlannedDate
+from backfill.store.subdags import select_above_failures
 
 #: Runs whose task instances are read at a time.
 _CHUNK = 500
@@ -69,12 +74,17 @@ class Outlook:
     first: PlannedDate | None
     #: The run that is there, if any.
     first_run: RunFacts | None
+    #: The dates of its subdags, by their ids.
+    first_below: Mapping[str, PlannedDate]
 
-    def first_task_instances(self) -> list[tuple[str, int]]:
-        """Return task id and map index of the task instances of the first date that the job takes on."""
+    def first_task_instances(self) -> list[tuple[str, str, int]]:
+        """Return dag_id, task_id and map index of the task instances of the first date that the job takes on."""
         when = self.first and self.first.logical_date
         return [
-            (task.task_id, task.map_index) for date in self.dates if date.logical_date == when for task in date.tasks
+            (task.dag_id, task.task_id, task.map_index)
+            for date in self.dates
+            if date.logical_date == when
+            for task in date.tasks
         ]
 
     def to_json(self) -> dict[str, Any]:
@@ -101,45 +111,73 @@ class Outlook:
 _ACTIONS = ("create", "take", "clear", "done", "left_out")
 
 
-def look_ahead(tx: Tx, checked: CheckedRequest, settings: Settings, *, workers: int | None = None) -> Outlook:
+def look_ahead(
+    tx: Tx, checked: CheckedRequest, settings: Settings, *, workers: int | None = None, reset: bool = False
+) -> Outlook:
     """Return what a job of this request would do; `tx` is a transaction of its own, in which nothing can be written.
 
-    `workers` are the processes of the worker that the command would start. Raises what creating the job would raise.
+    `workers` are the processes of the worker that the command would start; with `reset` what is chosen in the range is cleared
+    before (`--reset-dagruns`). Raises what creating the job would raise.
     """
     read_only(tx)
-    plan = checked.plan(tx)
-    there = _Present(tx, plan)
-    rehearsal = Rehearsal(tx, checked.graph, checked.templates, _previous_runs(tx, checked, plan), database_now(tx))
+    plan = checked.plan(tx, reset=reset)
+    if reset:
+        plan = _all_cleared(plan)
+    there = _Present(tx, plan.dates)
+    now = database_now(tx)
+    previous_runs = _previous_runs(tx, checked.dag.dag_id, checked.graph, plan.dates)
+    again = there.above_failures(checked, checked.dag, checked.graph)
+    rehearsal = Rehearsal(tx, checked.graph, checked.templates, previous_runs, now, again)
+    below = [_Below(tx, checked, each, plan, now) for each in checked.subdags]
     rehearsed: list[Rehearsed] = []
     dates: list[DateOutlook] = []
     for date in plan.dates:
         rows = there.rows(date)
         if date.action == "done":
-            tasks = tuple(_done(checked, date, rows))
+            tasks = tuple(_done(checked.dag.dag_id, checked.graph, date, rows))
         else:
-            rehearsed.append(_rehearse(rehearsal, checked, plan, date, rows))
+            rehearsed.append(_rehearse(rehearsal, checked, checked.dag.dag_id, date, rows, last=len(plan.dates) - 1))
             tasks = rehearsed[-1].tasks
+        for each in below:
+            tasks += each.at(date, tasks)
         dates.append(_date_outlook(date, there.run(date), tasks))
     capacity = _capacity(tx, checked, settings, there, workers)
     todo = [date for date in plan.dates if date.action != "done"]
+    medians = history.median_durations(tx, checked.dag.dag_id)
+    lasting: Lasting = {}
+    forecasts = [each.forecast(capacity, lasting) for each in reversed(below)]
+    medians |= lasting.get(checked.dag.dag_id, {})
     return Outlook(
         dag_id=checked.dag.dag_id,
         notes=(*plan.notes, *_notes(checked, dates)),
         dates=tuple(_in_order(checked, dates, [_left_out(checked, date) for date in plan.left_out])),
-        limits=tuple(limits(checked.graph, rehearsed, capacity)),
-        estimate=estimate(checked.graph, rehearsed, capacity, history.median_durations(tx, checked.dag.dag_id)),
+        limits=together([limits(checked.graph, rehearsed, capacity), *(rows for rows, _ in reversed(forecasts))]),
+        estimate=longest([estimate(checked.graph, rehearsed, capacity, medians), *(each for _, each in forecasts)]),
         not_chosen=tuple(sorted(checked.other_tasks)),
         first=todo[0] if todo else None,
         first_run=there.run(todo[0]) if todo else None,
+        first_below={name: dates[todo[0].ordinal] for name, dates in plan.subdags.items() if todo},
     )
+
+
+def _all_cleared(plan: DatePlan) -> DatePlan:
+    return replace(
+        plan,
+        dates=tuple(_cleared(date) for date in plan.dates),
+        subdags={dag_id: tuple(_cleared(date) for date in dates) for dag_id, dates in plan.subdags.items()},
+    )
+
+
+def _cleared(date: PlannedDate) -> PlannedDate:
+    return date._replace(action="clear") if date.action == "take" else date
 
 
 class _Present:
     """The runs that are there at the dates of a plan, with their task instances, read in order and in chunks."""
 
-    def __init__(self, tx: Tx, plan: DatePlan) -> None:
+    def __init__(self, tx: Tx, dates: Sequence[PlannedDate]) -> None:
         self._tx = tx
-        self._ids = [date.dag_run_id for date in plan.dates if date.dag_run_id is not None]
+        self._ids = [date.dag_run_id for date in dates if date.dag_run_id is not None]
         self._place = {dag_run_id: place for place, dag_run_id in enumerate(self._ids)}
         self._runs = {run.id: run for run in runs.select_runs(tx, self._ids)}
         self._rows: Mapping[int, list[TaskInstanceFacts]] = {}
@@ -147,6 +185,11 @@ class _Present:
     def run(self, date: PlannedDate) -> RunFacts | None:
         """Return the run that is there at a date."""
         return None if date.dag_run_id is None else self._runs.get(date.dag_run_id)
+
+    def above_failures(self, checked: CheckedRequest, dag: DAG, graph: Graph) -> list[int]:
+        """Return the task instances of a DAG that `rerun_failed_tasks` clears because of what ended badly in their subdags."""
+        subdags = subdags_by_task(dag, graph) if checked.request.rerun_failed_tasks else {}
+        return select_above_failures(self._tx, self._ids, subdags) if subdags else []
 
     def running(self) -> int:
         """Return how many of the runs are running."""
@@ -165,35 +208,92 @@ class _Present:
         return self._rows[date.dag_run_id]
 
 
-def _previous_runs(tx: Tx, checked: CheckedRequest, plan: DatePlan) -> Mapping[datetime, PreviousRun]:
-    past = checked.graph.past_task_ids
-    dates = [date.logical_date for date in plan.dates if date.action != "done"] if past else []
-    return previous.select_previous_of_dates(tx, checked.dag.dag_id, dates, past) if dates else {}
+#: Seconds of the longest run of subdags, by dag_id and task_id of what stands for them.
+Lasting = dict[str, dict[str, float]]
+
+
+class _Below:
+    """A subdag in a plan: what it does at each date follows from what the task does that stands for it (S13)."""
+
+    def __init__(self, tx: Tx, checked: CheckedRequest, subdag: Subdag, plan: DatePlan, now: datetime) -> None:
+        self._tx = tx
+        self._checked = checked
+        self._subdag = subdag
+        self._dates = {date.ordinal: date for date in plan.subdags[subdag.dag.dag_id]}
+        self._there = _Present(tx, plan.subdags[subdag.dag.dag_id])
+        past = _previous_runs(tx, subdag.dag.dag_id, subdag.graph, plan.subdags[subdag.dag.dag_id])
+        again = self._there.above_failures(checked, subdag.dag, subdag.graph)
+        self._rehearsal = Rehearsal(tx, subdag.graph, subdag.templates, past, now, again)
+        self._rehearsed: list[Rehearsed] = []
+        self.parent, self.task_id = subdag.parent, subdag.operator.task_id
+
+    def at(self, above: PlannedDate, tasks: Sequence[PlannedTask]) -> tuple[PlannedTask, ...]:
+        """Return its task instances at a date, given those of the DAGs above it."""
+        date = self._dates[above.ordinal]
+        rows, dag_id = self._there.rows(date), self._subdag.dag.dag_id
+        own = next(task for task in tasks if (task.dag_id, task.task_id) == (self.parent, self.task_id))
+        if own.lot in {Lot.RUN, Lot.RERUN}:
+            self._rehearsed.append(
+                _rehearse(self._rehearsal, self._checked, dag_id, date, rows, last=len(self._dates) - 1)
+            )
+            return self._rehearsed[-1].tasks
+        if own.lot is Lot.DONE:
+            return tuple(_done(dag_id, self._subdag.graph, date, rows))
+        return tuple(
+            PlannedTask(dag_id, template.task_id, date.logical_date, template.map_index, own.lot, None, own.why)
+            for template in self._subdag.templates
+        )
+
+    def forecast(self, above: Capacity, lasting: Lasting) -> tuple[list[LimitRow], Estimate]:
+        """Return its limits against its numbers, and how long its runs take.
+
+        Subdags below it come first: how long each lasts goes to `lasting`, for the task that stands for it.
+        """
+        dag_id, graph = self._subdag.dag.dag_id, self._subdag.graph
+        medians = {**history.median_durations(self._tx, dag_id), **lasting.get(dag_id, {})}
+        seconds = longest_run(graph, self._rehearsed, medians)
+        if seconds:
+            lasting.setdefault(self.parent, {})[self.task_id] = seconds
+        capacity = replace(above, in_flight=_in_flight(self._tx, dag_id))
+        rows = limits(graph, self._rehearsed, capacity)
+        own = [
+            row._replace(of=f"{dag_id}.{row.of}") if row.of in graph.index else row
+            for row in rows
+            if row.limit != "max_active_runs"
+        ]
+        return own, estimate(graph, self._rehearsed, capacity, medians)
+
+
+def _previous_runs(tx: Tx, dag_id: str, graph: Graph, planned: Sequence[PlannedDate]) -> Mapping[datetime, PreviousRun]:
+    past = graph.past_task_ids
+    dates = [date.logical_date for date in planned if date.action != "done"] if past else []
+    return previous.select_previous_of_dates(tx, dag_id, dates, past) if dates else {}
 
 
 def _rehearse(
     rehearsal: Rehearsal,
     checked: CheckedRequest,
-    plan: DatePlan,
+    dag_id: str,
     date: PlannedDate,
     rows: Sequence[TaskInstanceFacts],
+    *,
+    last: int,
 ) -> Rehearsed:
-    earliest = len(plan.dates) - 1 if checked.request.run_backwards else 0
     return rehearsal.run(
         date,
         rows,
-        dag_id=checked.dag.dag_id,
+        dag_id=dag_id,
         rerun_failed=checked.request.rerun_failed_tasks,
-        first=date.ordinal == earliest,
+        first=date.ordinal == (last if checked.request.run_backwards else 0),
     )
 
 
-def _done(checked: CheckedRequest, date: PlannedDate, rows: Sequence[TaskInstanceFacts]) -> list[PlannedTask]:
+def _done(dag_id: str, graph: Graph, date: PlannedDate, rows: Sequence[TaskInstanceFacts]) -> list[PlannedTask]:
     """Return the task instances of a run that is left as it is, in topological order (S2.8)."""
-    place = checked.graph.index
+    place = graph.index
     mine = [row for row in rows if row.task_id in place and row.state != TaskInstanceState.REMOVED]
     return [
-        PlannedTask(row.task_id, date.logical_date, row.map_index, Lot.DONE, row.state, None)
+        PlannedTask(dag_id, row.task_id, date.logical_date, row.map_index, Lot.DONE, row.state, None)
         for row in sorted(mine, key=lambda row: (place[row.task_id], row.map_index))
     ]
 
@@ -202,8 +302,12 @@ def _left_out(checked: CheckedRequest, date: LeftOutDate) -> DateOutlook:
     """Return a date that is left out: so are the task instances that its run should have."""
     when = date.date.logical_date
     tasks = tuple(
-        PlannedTask(template.task_id, when, template.map_index, Lot.LEFT_OUT, None, date.reason)
-        for template in checked.templates
+        PlannedTask(dag_id, template.task_id, when, template.map_index, Lot.LEFT_OUT, None, date.reason)
+        for dag_id, templates in (
+            (checked.dag.dag_id, checked.templates),
+            *((each.dag.dag_id, each.templates) for each in checked.subdags),
+        )
+        for template in templates
     )
     interval = (date.date.data_interval_start, date.date.data_interval_end)
     return DateOutlook(when, *interval, "left_out", date.reason, None, None, tasks)
@@ -230,9 +334,6 @@ def _in_order(
 
 def _capacity(tx: Tx, checked: CheckedRequest, settings: Settings, there: _Present, workers: int | None) -> Capacity:
     dag_id, own = checked.dag.dag_id, checked.request.max_active_runs
-    in_flight: Counter[str] = Counter()
-    for row in task_instances.select_occupancy(tx, [dag_id], []):
-        in_flight[row.task_id] += row.count
     return Capacity(
         max_active_runs=own if own is not None else checked.dag.max_active_runs,
         # those that the job takes need no further place (S2.13), and a limit of its own is about its own runs
@@ -240,8 +341,15 @@ def _capacity(tx: Tx, checked: CheckedRequest, settings: Settings, there: _Prese
         parallelism=settings.core.parallelism or None,
         workers=workers,
         pools={pool.pool: pool for pool in pools.list_pools(tx)},
-        in_flight=in_flight,
+        in_flight=_in_flight(tx, dag_id),
     )
+
+
+def _in_flight(tx: Tx, dag_id: str) -> Counter[str]:
+    in_flight: Counter[str] = Counter()
+    for row in task_instances.select_occupancy(tx, [dag_id], []):
+        in_flight[row.task_id] += row.count
+    return in_flight
 
 
 def _notes(checked: CheckedRequest, dates: Sequence[DateOutlook]) -> list[str]:
@@ -263,6 +371,7 @@ def _counted(lots: Mapping[Lot, int]) -> dict[str, int]:
 
 def _task_json(task: PlannedTask) -> dict[str, Any]:
     return {
+        "dag_id": task.dag_id,
         "task_id": task.task_id,
         "logical_date": task.logical_date,
         "map_index": task.map_index,

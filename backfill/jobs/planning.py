@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from backfill.clock import as_utc
@@ -31,6 +31,8 @@ class DatePlan:
 
     dates: tuple[PlannedDate, ...]
     left_out: tuple[LeftOutDate, ...] = ()
+    #: The same dates for each subdag, by its id: the job owns them too (S13.3).
+    subdags: Mapping[str, tuple[PlannedDate, ...]] = field(default_factory=dict)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -55,7 +57,9 @@ def run_dates(dag: DAG, request: BackfillRequest, now: datetime) -> tuple[list[R
     given = list(dag.timetable.run_dates(start, end))
     if not given and request.run_at_least_once:
         if start > now:
-            raise UsageError(f"The start date {start.isoformat()} lies in the future; a run cannot be made for it yet.")
+            raise NothingToDo(
+                f"The start date {start.isoformat()} lies in the future; --run-at-least-once makes a run for a date that has come."
+            )
         return [RunDate(start, start, end)], []
     dag_end = as_utc(dag.end_date) if dag.end_date else None
     due: list[RunDate] = []
@@ -92,7 +96,7 @@ def plan_dates(
         there = found.get(date.logical_date)
         action = _action(there, request, reset=reset)
         if action is None:
-            reason = f"--reprocess {request.reprocess} keeps runs in state {there.state if there else ''}"
+            reason = f"reprocess (--reprocess) {request.reprocess} keeps runs in state {there.state if there else ''}"
             all_left_out.append(LeftOutDate(date, reason))
             continue
         planned.append(
@@ -110,6 +114,31 @@ def plan_dates(
     return DatePlan(tuple(planned), tuple(all_left_out))
 
 
+def plan_subdag(
+    subdag: DAG,
+    request: BackfillRequest,
+    above: Iterable[PlannedDate],
+    found: Mapping[datetime, DateFound],
+    *,
+    reset: bool = False,
+) -> tuple[PlannedDate, ...]:
+    """Return what happens to a subdag's run at each date of the DAG `above` it, when the task starts that stands for it (S13.5).
+
+    Raises `DateOwned` if somebody else owns a date.
+    """
+    planned = []
+    for date in above:
+        there = found.get(date.logical_date)
+        _refuse_if_owned(subdag, there)
+        run_id = there.dag_run_id if there else None
+        action: Action | None = "clear" if run_id is not None and date.action == "clear" else None
+        action = action or _action(there, request, reset=reset) or "take"
+        if date.action == "done" or action == "done":  # what it finds is not left alone unless all of the run above is
+            action = "done" if date.action == "done" else "take"
+        planned.append(date._replace(action=action, dag_run_id=run_id, counts_as_running=False))
+    return tuple(planned)
+
+
 def _notes(left_out: Iterable[LeftOutDate]) -> tuple[str, ...]:
     reasons = Counter(date.reason for date in left_out)
     return tuple(f"{_dates(count)} left out: {reason}." for reason, count in reasons.items())
@@ -123,7 +152,7 @@ def _nothing_left(dag: DAG, request: BackfillRequest, notes: Sequence[str]) -> s
         return f"No run date of DAG {dag.dag_id!r}{within} is left to run ({because}); nothing was started."
     return (
         f"DAG {dag.dag_id!r} with schedule {dag.timetable.summary!r} has no run date{within}; "
-        "give a range that holds one, or --run-at-least-once."
+        "give a range that holds one, or run_at_least_once (--run-at-least-once)."
     )
 
 

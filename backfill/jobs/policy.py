@@ -19,7 +19,9 @@ def failure_budget(text: str, planned: int) -> int:
     except ValueError:
         value = 0
     if value <= 0 or not math.isfinite(value):
-        raise UsageError(f"--max-failures is {text!r}; it takes a whole number from 1 or a percentage such as 5%.")
+        raise UsageError(
+            f"max_failures (--max-failures) is {text!r}; it takes a whole number from 1 or a percentage such as 5%."
+        )
     return max(1, math.ceil(planned * value / 100)) if text.endswith("%") else int(value)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set as AbstractSet
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
 from backfill.jobs.base_job import Workplace
 from backfill.jobs.callbacks import RunCallbacks
 from backfill.jobs.course import Course
+from backfill.jobs.fail_stop import stop_rest_of_run
 from backfill.jobs.task_status import TaskInstance
 from backfill.jobs.verdict import (
     Failed,
@@ -31,6 +32,7 @@ from backfill.keys import TaskInstanceKey
 from backfill.messages import Attempt, ExecutorEvent
 from backfill.states import TaskInstanceState
 from backfill.store import attempts, recovery, task_instances
+from backfill.store.attempts import Stopped
 from backfill.store.database import Tx
 from backfill.store.recovery import Failure, InFlight, Loss
 
@@ -95,7 +97,7 @@ class Reconciler:
                 rows=task_instances.select_facts_of_runs(tx, window.run_ids()),
                 zombies=recovery.select_zombies(tx, self._job_id, task.heartbeat_timeout),
                 unclaimed=recovery.select_unclaimed(tx, self._job_id, task.queued_timeout),
-                previous=self._course.admission.previous_of(tx, window.held_by_previous()),
+                previous=self._course.previous_of(tx, window.held_by_previous()),
             )
 
         seen = self._workplace.read(look, session)
@@ -111,7 +113,8 @@ class Reconciler:
         if not verdicts:
             return seen.rows
         ids = [verdict.task_instance_id for verdict in verdicts]
-        return seen.rows + self._carry_out(verdicts, ids, session)
+        unclaimed = {each.facts.id for each in seen.unclaimed}
+        return seen.rows + self._carry_out(verdicts, ids, session, unclaimed=unclaimed)
 
     def _lost_in(self, seen: _Seen) -> list[ExecutorEvent]:
         """Return an infrastructure failure for each zombie and each lost message (S8.4)."""
@@ -138,7 +141,7 @@ class Reconciler:
         window = self._course.window
         waiting = window.awaiting_previous()
         if waiting:
-            found = self._workplace.read(lambda tx: self._course.admission.previous_of(tx, waiting), session)
+            found = self._workplace.read(lambda tx: self._course.previous_of(tx, waiting), session)
             for dag_run_id in waiting:
                 window.update_previous(dag_run_id, found.get(dag_run_id))
 
@@ -158,7 +161,7 @@ class Reconciler:
             row,
             self._course.window.key(row.id),
             budget=self._course.budget,
-            retries=self._course.dag.task_dict[row.task_id].retries,
+            retries=self._course.task(row).retries,
             host=host,
         )
         if verdict is not None:
@@ -174,33 +177,49 @@ class Reconciler:
         session: Session | None,
         *,
         taken_back: Sequence[tuple[int, str]] = (),
+        unclaimed: AbstractSet[int] = frozenset(),
     ) -> list[TaskInstanceFacts]:
-        """Write `verdicts`, and what is `taken_back` besides; return the rows of `ids`, and call what failed ones are owed."""
+        """Write `verdicts`, and what is `taken_back` besides; return the rows of `ids`, and call what failed ones are owed.
 
-        def write(tx: Tx) -> tuple[set[int], list[TaskInstanceFacts]]:
+        Verdicts about what was `unclaimed` hold only as long as it is.
+        """
+        without_claim = [(v.task_instance_id, v.attempt_id) for v in verdicts if v.task_instance_id in unclaimed]
+
+        def write(tx: Tx) -> tuple[set[int], list[TaskInstanceFacts], list[str]]:
             task_instances.take_back_if_queued(tx, taken_back)
-            losses = [Loss(v.task_instance_id, v.attempt_id, v.error) for v in verdicts if isinstance(v, Lost)]
+            claimed = unclaimed - recovery.lock_unclaimed(tx, without_claim)
+            due = [verdict for verdict in verdicts if verdict.task_instance_id not in claimed]
+            losses = [Loss(v.task_instance_id, v.attempt_id, v.error) for v in due if isinstance(v, Lost)]
             recovery.lose_if_current(tx, losses)
-            failed = recovery.fail_if_current(tx, [self._failure(v) for v in verdicts if isinstance(v, Failed)])
-            return failed, task_instances.select_facts(tx, ids)
+            failed = recovery.fail_if_current(tx, [self._failure(v) for v in due if isinstance(v, Failed)])
+            rows = task_instances.select_facts(tx, ids)
+            ended = [row for row in rows if row.id in failed and row.state == TaskInstanceState.FAILED]
+            stopped = [each for row in ended for each in self._stop_rest_of_run(tx, row)]
+            rows += task_instances.select_facts(tx, [each.task_instance_id for each in stopped])
+            return failed, rows, [each.attempt_id for each in stopped if each.attempt_id]
 
-        failed, rows = self._workplace.write(write, session)
+        failed, rows, stopped = self._workplace.write(write, session)
+        self.stop(stopped)
         errors = {verdict.task_instance_id: verdict.error for verdict in verdicts}
         for ti in self._course.task_instances(row for row in rows if row.id in failed):
             self._callbacks.fire_of_task(self._course.window.run(ti.facts.dag_run_id), ti, errors[ti.facts.id])
         return rows
+
+    def _stop_rest_of_run(self, tx: Tx, row: TaskInstanceFacts) -> list[Stopped]:
+        key = self._course.window.key(row.id)
+        return stop_rest_of_run(tx, self._course.dags[key.dag_id], row.dag_run_id, key)
 
     def _failure(self, verdict: Failed) -> Failure:
         delay = self._delay(self._course.window.facts(verdict.task_instance_id)) if verdict.retry else None
         return Failure(verdict.task_instance_id, verdict.attempt_id, verdict.error, delay)
 
     def _delay(self, row: TaskInstanceFacts) -> timedelta:
-        task = self._course.dag.task_dict[row.task_id]
+        task = self._course.task(row)
         return retry_delay(
             retry_delay=task.retry_delay,
             exponential_backoff=task.retry_exponential_backoff,
             max_retry_delay=task.max_retry_delay,
-            dag_id=self._course.dag.dag_id,
+            dag_id=self._course.dag_id_of(row.dag_run_id),
             task_id=row.task_id,
             logical_date=self._course.window.run(row.dag_run_id).logical_date,
             try_number=row.try_number,
@@ -227,6 +246,13 @@ class Reconciler:
         """Return the queued attempts of this job that its executors hold (S8.5)."""
         in_flight = self._workplace.read(lambda tx: recovery.select_in_flight(tx, self._job_id), session)
         return self._held({each.facts.attempt_id for each in in_flight if each.facts.attempt_id})
+
+    def reset_orphans(self, dag_run_id: int | None, session: Session | None = None) -> int:
+        """Set to `none` what nobody holds (S8.5), in one run or (None) in all that are running; return how many."""
+        held, timeout = self.held_attempts(session), self._workplace.settings.lease_timeout
+        return self._workplace.write(
+            lambda tx: recovery.reset_orphans(tx, self._job_id, timeout, held=held, dag_run_id=dag_run_id), session
+        )
 
     def _held(self, attempt_ids: set[str]) -> set[str]:
         if not attempt_ids:

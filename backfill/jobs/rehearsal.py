@@ -7,7 +7,7 @@ kept, which is all that `depends_on_past` looks at.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -49,6 +49,7 @@ class Lot(StrEnum):
 class PlannedTask(NamedTuple):
     """One task instance of a plan."""
 
+    dag_id: str
     task_id: str
     logical_date: datetime
     #: -1 also where the number of indexes is known only in the run.
@@ -66,6 +67,8 @@ class Rehearsed:
     tasks: tuple[PlannedTask, ...]
     #: How many task instances of each task would go to workers, all that can go together at a time.
     rounds: tuple[Counter[str], ...]
+    #: Tasks whose subdags would run.
+    subdags: frozenset[str] = frozenset()
 
 
 class _Row(NamedTuple):
@@ -86,7 +89,9 @@ class Rehearsal:
         templates: Sequence[TaskTemplate],
         previous: Mapping[datetime, PreviousRun],
         now: datetime,
+        again: Collection[int] = (),
     ) -> None:
+        """`again` are task instances that are cleared with what ended badly, though they did not (S13.5)."""
         self._tx = tx
         self._graph = _without_limits(graph)
         self._window = Window(self._graph)
@@ -95,6 +100,7 @@ class Rehearsal:
             self._templates[template.task_id].append(template)
         self._previous = previous
         self._now = now
+        self._again = frozenset(again)
         self._ids = count(1)
         self._last: RunFacts | None = None
         #: All runs that have nothing yet go alike, where none looks at the one before.
@@ -102,6 +108,8 @@ class Rehearsal:
         self._rows: dict[int, _Row] = {}
         #: Ids of indexes that stand for any number of them.
         self._any_number: set[int] = set()
+        #: Tasks of the present run whose subdags have begun.
+        self._begun: set[str] = set()
         #: Mapped tasks of the present run whose values are not stored, and no task of it is to store them.
         self._lengthless: set[str] = set()
 
@@ -145,13 +153,14 @@ class Rehearsal:
         self._lengthless.clear()
         before, waits_for = self._before(facts)
         self._window.admit(facts, [row.facts for row in rows], first=first, previous=before)
+        self._begun.clear()
         rounds = tuple(self._rounds(facts))
         blocked = {found.ti_id: str(found) for found in self._window.blocked()}
         tasks = tuple(self._planned(facts, row, blocked, waits_for) for row in self._window.rows(facts.id))
         if self._last is not None:
             self._window.remove(self._last.id)
         self._last = facts
-        return Rehearsed(tasks, rounds)
+        return Rehearsed(tasks, rounds, frozenset(self._begun))
 
     # -- the rows of a run ----------------------------------------------------------------------------------------------
 
@@ -182,7 +191,7 @@ class Rehearsal:
         fresh = _fresh_row(next(self._ids), run.id, task_id, index)
         if there is None or there.state in UNFINISHED:
             return _Row(fresh, Lot.RUN, there.state if there else None)
-        if date.action == "clear" or (rerun_failed and there.state in ENDED_BADLY):
+        if date.action == "clear" or (rerun_failed and (there.state in ENDED_BADLY or there.id in self._again)):
             return _Row(fresh, Lot.RERUN, there.state)
         return _Row(there._replace(id=fresh.id, dag_run_id=run.id), Lot.DONE, there.state)
 
@@ -213,10 +222,12 @@ class Rehearsal:
             for _, task_id in decisions.expand:
                 self._expand(run, task_id)
             picked = self._window.pick(Occupancy(pool_sizes=pools), None)
-            if not picked and not decisions.expand:
+            subdags = [self._window.facts(ti_id) for ti_id in self._window.startable()]
+            if not picked and not subdags and not decisions.expand:
                 return
             rows = [self._window.facts(ti_id) for ti_id in picked]
-            self._window.take_in([row._replace(state=TaskInstanceState.SUCCESS) for row in rows])
+            self._window.take_in([row._replace(state=TaskInstanceState.SUCCESS) for row in (*rows, *subdags)])
+            self._begun.update(row.task_id for row in subdags)
             if rows:
                 yield Counter(row.task_id for row in rows)
 
@@ -268,7 +279,7 @@ class Rehearsal:
                 why = "as many as what it is mapped over has values"
             elif self._graph.spec(now.task_id).past:
                 why = waits_for
-        return PlannedTask(now.task_id, run.logical_date, index, lot, row.state, why)
+        return PlannedTask(run.dag_id, now.task_id, run.logical_date, index, lot, row.state, why)
 
     def _fate(
         self, run: RunFacts, now: TaskInstanceFacts, row: _Row, blocked: Mapping[int, str]

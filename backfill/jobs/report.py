@@ -100,13 +100,24 @@ class Report:
             case JobState.DEADLOCKED:
                 return f"Job {self.job_id} is deadlocked: {_task_instances(stuck)} can never run."
             case JobState.FAILED:
-                held = self.tasks.get("upstream_failed", 0)
-                return (
-                    f"Job {self.job_id} failed: {_task_instances(failed)} failed, {held} could not run because of that."
-                )
+                return f"Job {self.job_id} failed: {', '.join(self._failures(failed))}."
             case _:
                 return f"Job {self.job_id} is {self.state}."
+
+    def _failures(self, failed: int) -> list[str]:
+        """Return what failed, in a few words; a run may have been found failed though nothing in it is (S2.7)."""
+        late, held = sum(e.kind == "run_timed_out" for e in self.errors), self.tasks.get("upstream_failed", 0)
+        if not (failed or held or late):
+            return [f"{_runs(self.runs.get('failed', 0))} failed, though no task instance did"]
+        found = [f"{_runs(late)} took longer than dagrun_timeout"] if late else []
+        return found + (
+            [f"{_task_instances(failed)} failed", f"{held} could not run because of that"] if failed or held else []
+        )
 
 
 def _task_instances(count: int) -> str:
     return "1 task instance" if count == 1 else f"{count} task instances"
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"

@@ -35,7 +35,7 @@ class BackfillRequest:
     max_failures: str | None = None
     #: Searched in the task ids (S13.6).
     task_regex: str | None = None
-    #: With `task_regex`: the matches only, not what is upstream of them.
+    #: With `task_regex`: the matches only, not what is upstream of them. `-i` sets this and `ignore_task_deps`.
     ignore_dependencies: bool = False
     #: Executor of tasks that name none.
     executor: str = "celery"

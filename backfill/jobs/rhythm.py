@@ -52,14 +52,16 @@ class Rhythm:
         self._look_every = look_every
         self._sweep_at = clock() + sweep_every
         self._failures = 0
-        #: The next date has no room (S1.7); ready task instances have no place (S1.7); the broker is away (S7.3).
+        #: The next date has no room (S1.7); a run of another type is at the date of a subdag (S2.6); ready task instances
+        #: have no place (S1.7); the broker is away (S7.3).
         self.admission = Hold(clock)
+        self.subdags = Hold(clock)
         self.dispatch = Hold(clock)
         self.broker = Hold(clock)
 
     def begin_round(self) -> None:
         """Let what has waited long enough be looked at in the round that begins."""
-        for hold in (self.admission, self.dispatch, self.broker):
+        for hold in (self.admission, self.subdags, self.dispatch, self.broker):
             hold.end_if_over()
 
     def hold_until_others_move(self, hold: Hold) -> None:
@@ -69,6 +71,7 @@ class Rhythm:
     def something_ended(self) -> None:
         """Look at once: this job itself has freed what it occupied."""
         self.admission.end()
+        self.subdags.end()
         self.dispatch.end()
 
     def sweep_due(self) -> bool:
@@ -92,5 +95,5 @@ class Rhythm:
 
     def due_in(self) -> float:
         """Return the seconds until the next deadline."""
-        holds = (hold.ends_in() for hold in (self.admission, self.dispatch, self.broker))
+        holds = (hold.ends_in() for hold in (self.admission, self.subdags, self.dispatch, self.broker))
         return min([max(0.0, self._sweep_at - self._clock()), *(seconds for seconds in holds if seconds is not None)])

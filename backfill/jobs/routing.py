@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from backfill.dag import DAG
 from backfill.dag.subset import chosen_tasks
 from backfill.exceptions import UnknownExecutor
 from backfill.executors import known_names, normal_name
 from backfill.jobs.request import BackfillRequest
+from backfill.operators import SubDagOperator
 
 
 def executor_names(dag: DAG, request: BackfillRequest) -> frozenset[str]:
@@ -15,7 +18,16 @@ def executor_names(dag: DAG, request: BackfillRequest) -> frozenset[str]:
     Raises `UnknownExecutor` naming the task, `UsageError` if no task is chosen.
     """
     chosen = chosen_tasks(dag, request.task_regex, request.ignore_dependencies)
-    return frozenset(_executor_name(dag, task_id, request) for task_id in sorted(chosen)) or frozenset({"local"})
+    return frozenset(_executor_names(dag, chosen, request)) or frozenset({"local"})
+
+
+def _executor_names(dag: DAG, chosen: Iterable[str], request: BackfillRequest) -> Iterator[str]:
+    for task_id in sorted(chosen):
+        task = dag.task_dict[task_id]
+        if isinstance(task, SubDagOperator):  # itself it goes to none
+            yield from _executor_names(task.subdag, task.subdag.task_dict, request)
+        else:
+            yield _executor_name(dag, task_id, request)
 
 
 def _executor_name(dag: DAG, task_id: str, request: BackfillRequest) -> str:

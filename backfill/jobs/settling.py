@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from backfill.engine.family import Family
 from backfill.engine.window import Decisions, RunOutcome
 from backfill.facts import RunFacts, TaskInstanceFacts
 from backfill.jobs.course import Course
-from backfill.states import DagRunState
+from backfill.jobs.subdags import STUCK, Mirrored
+from backfill.states import DagRunState, TaskInstanceState
 from backfill.store import clearing, mapping, runs, task_instances
 from backfill.store.database import Tx
 
@@ -32,7 +34,7 @@ def write_decisions(course: Course, decisions: Decisions, tx: Tx) -> Written:
     changed: list[TaskInstanceFacts] = []
     settled_ids: set[int] = set()
     if decisions.settle:
-        settled_ids = task_instances.settle_if_idle(tx, decisions.settle)
+        settled_ids = task_instances.settle_if_idle(tx, decisions.settle, errors=_errors(course, decisions))
         refused = [ti_id for ti_id, _ in decisions.settle if ti_id not in settled_ids]
         if refused:
             changed += task_instances.select_facts(tx, refused)
@@ -44,16 +46,33 @@ def write_decisions(course: Course, decisions: Decisions, tx: Tx) -> Written:
         length, rows = _expand(tx, course, dag_run_id, task_id)
         changed += rows
         expanded.append((dag_run_id, task_id, length))
+    if course.subdags is not None:
+        course.subdags.pass_over_settled(tx, settled_ids)
     settled = [course.window.facts(ti_id) for ti_id, _ in decisions.settle if ti_id in settled_ids]
     return Written(changed, settled, expanded)
 
 
 def _expand(tx: Tx, course: Course, dag_run_id: int, task_id: str) -> tuple[int | None, list[TaskInstanceFacts]]:
     """Give a mapped task its indexes by the lengths of what its sources returned, and return both (S4.7)."""
-    sources = sorted(course.graph.mapping_sources(task_id))
-    length = course.graph.mapping_length(task_id, mapping.return_values_lengths(tx, dag_run_id, sources))
-    rows = [] if length is None else mapping.expand_mapping(tx, dag_run_id, course.template(task_id), length)
+    dag_id = course.dag_id_of(dag_run_id)
+    graph = course.graphs[dag_id]
+    sources = sorted(graph.mapping_sources(task_id))
+    length = graph.mapping_length(task_id, mapping.return_values_lengths(tx, dag_run_id, sources))
+    rows = [] if length is None else mapping.expand_mapping(tx, dag_run_id, course.template(dag_id, task_id), length)
+    if length is None:
+        course.without_values[dag_run_id, task_id] = f"no values of {', '.join(sources)} are stored to map it over"
     return length, rows
+
+
+def _errors(course: Course, decisions: Decisions) -> dict[int, str]:
+    """Return what to say of mapped task instances that end badly for want of values (section 10, `-i`)."""
+    if not course.without_values:
+        return {}
+    bad = [
+        course.window.facts(ti_id) for ti_id, state in decisions.settle if state == TaskInstanceState.UPSTREAM_FAILED
+    ]
+    texts = {row.id: course.without_values.get((row.dag_run_id, row.task_id)) for row in bad}
+    return {ti_id: text for ti_id, text in texts.items() if text is not None}
 
 
 def write_outcomes(outcomes: Sequence[RunOutcome], tx: Tx) -> None:
@@ -63,7 +82,43 @@ def write_outcomes(outcomes: Sequence[RunOutcome], tx: Tx) -> None:
     clearing.unschedule_if_run_closed(tx, closed)
 
 
+class Ended(NamedTuple):
+    """What became of runs that were to end."""
+
+    outcomes: list[RunOutcome]
+    #: Rows that turned out to be in another state than was known; their runs go on.
+    changed: list[TaskInstanceFacts]
+    #: What became of the task instances that stand for runs of subdags.
+    mirrored: Mirrored
+
+
+def end_runs(course: Course, outcomes: Sequence[RunOutcome], tx: Tx, *, at_the_end: bool = False) -> Ended:
+    """Write how runs ended, and with those of subdags the task instances that stand for them (S13.4).
+
+    Runs that only seem finished go on: something in them was cleared unnoticed (S0.1, S2.14). At the end of the job none does.
+    """
+    changed = [] if at_the_end else _changed_unnoticed(course, outcomes, tx)
+    going_on = {row.dag_run_id for row in changed}
+    ended = [outcome for outcome in outcomes if outcome.dag_run_id not in going_on]
+    if course.subdags is not None:
+        course.subdags.pass_over(tx, ended)
+    if ended:
+        write_outcomes(ended, tx)
+    return Ended(ended, changed, Mirrored() if course.subdags is None else course.subdags.settle(tx, ended))
+
+
+def _changed_unnoticed(course: Course, outcomes: Sequence[RunOutcome], tx: Tx) -> list[TaskInstanceFacts]:
+    """Return the rows of runs that seem finished whose state is not what is known."""
+    window = course.window
+    finished = {run.dag_run_id for run in window.finished_runs()}
+    ids = [outcome.dag_run_id for outcome in outcomes if outcome.dag_run_id in finished]
+    rows = task_instances.select_facts_of_runs(tx, ids)
+    return [row for row in rows if window.knows(row.id) and row.state != window.facts(row.id).state]
+
+
 def outcomes_at_the_end(course: Course, dag_runs: Iterable[RunFacts]) -> list[RunOutcome]:
-    """Return how the runs that are still in the window end with their job (S9.4)."""
+    """Return how the runs that are still in the window, and those of their subdags, end with their job (S9.4)."""
     outcomes = {outcome.dag_run_id: outcome for outcome in course.window.finished_runs()}
-    return [outcomes.get(run.id) or RunOutcome(run.id, DagRunState.FAILED, "all_tasks_deadlocked") for run in dag_runs]
+    family = course.window if isinstance(course.window, Family) else None
+    left = [each.id for run in dag_runs for each in (*(family.open_below(run.id) if family else ()), run)]
+    return [outcomes.get(run_id) or RunOutcome(run_id, DagRunState.FAILED, STUCK) for run_id in left]

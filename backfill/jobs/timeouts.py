@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from backfill.engine.window import RunOutcome, Window
-from backfill.facts import TaskInstanceFacts
+from backfill.engine.window import RunOutcome
+from backfill.facts import RunFacts, TaskInstanceFacts
 from backfill.states import DagRunState
 from backfill.store import clearing, runs
 from backfill.store.database import Tx
@@ -25,11 +25,23 @@ class TimedOut(NamedTuple):
     outcomes: list[RunOutcome]
     rows: list[TaskInstanceFacts]
 
+    def is_about(self, run: RunFacts) -> bool:
+        """Return whether `run` is among them."""
+        return any(outcome.dag_run_id == run.id for outcome in self.outcomes)
+
+
+class Runs(Protocol):
+    """The runs under way of one DAG."""
+
+    def runs(self) -> Sequence[RunFacts]:
+        """Return them."""
+        ...
+
 
 class RunTimeouts:
     """Knows when the next run of the window may have taken too long."""
 
-    def __init__(self, window: Window, timeout: timedelta | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, window: Runs, timeout: timedelta | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._window = window
         self._timeout = timeout
         self._clock = clock
@@ -45,12 +57,25 @@ class RunTimeouts:
 
     def write(self, tx: Tx) -> TimedOut:
         """Skip what is unfinished in the runs whose time is over, by the database's clock; the caller writes the outcomes."""
+        overdue = self.lock(tx)
+        return TimedOut(outcomes_of(overdue), clearing.skip_if_unfinished(tx, overdue, self.error))
+
+    def lock(self, tx: Tx) -> list[int]:
+        """Lock and return the runs whose time is over, by the database's clock."""
         if self._timeout is None:
-            return TimedOut([], [])
-        overdue = runs.lock_timed_out_runs(tx, self._window.run_ids(), self._timeout)
+            return []
         self._not_before = self._clock() + LOOK_AGAIN
-        rows = clearing.skip_if_unfinished(tx, overdue, f"dagrun_timeout of {self._timeout} is over")
-        return TimedOut([RunOutcome(dag_run_id, DagRunState.FAILED, TIMED_OUT) for dag_run_id in overdue], rows)
+        return runs.lock_timed_out_runs(tx, [run.id for run in self._window.runs()], self._timeout)
+
+    @property
+    def error(self) -> str:
+        """What is said of what was stopped."""
+        return f"{clearing.RUN_TIMED_OUT}{self._timeout} is over"
+
+
+def outcomes_of(overdue: Iterable[int]) -> list[RunOutcome]:
+    """Return the ends of runs whose time is over."""
+    return [RunOutcome(dag_run_id, DagRunState.FAILED, TIMED_OUT) for dag_run_id in overdue]
 
 
 def attempts_to_stop(rows: Sequence[TaskInstanceFacts], known: Callable[[int], TaskInstanceFacts]) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
+from backfill.engine.family import Windows
 from backfill.engine.limits import Occupancy
-from backfill.engine.window import AwaitedTask, Reason, Window
+from backfill.engine.window import AwaitedTask, Reason
 from backfill.jobs.progress import Throttle
 from backfill.states import TaskInstanceState
 
@@ -21,7 +22,7 @@ _IDLE = {
 class Waits:
     """Remembers for each task of each run what held it, so that changes alone are told, at most once a second."""
 
-    def __init__(self, window: Window, parallelism: int | None, throttle: Throttle | None = None) -> None:
+    def __init__(self, window: Windows, parallelism: int | None, throttle: Throttle | None = None) -> None:
         self._window = window
         self._parallelism = parallelism
         self._throttle = throttle or Throttle()

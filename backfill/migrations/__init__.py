@@ -22,6 +22,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from backfill.exceptions import SchemaMismatch, UsageError
 from backfill.models import Base
+from backfill.store.database import repeat
 
 __all__ = ["HEAD", "REVISIONS", "VERSION_TABLE", "Age", "SchemaVersion", "check", "current", "upgrade"]
 
@@ -68,9 +69,8 @@ class SchemaVersion:
 
 
 def current(engine: Engine) -> SchemaVersion:
-    """Return the version of the schema that the database has now."""
-    with engine.connect() as connection:
-        return _read_version(connection)
+    """Return the version of the schema that the database has now; raises `ServiceUnavailable` if that does not answer."""
+    return repeat(engine, _read_version, attempts=2)
 
 
 def check(engine: Engine) -> None:

@@ -339,11 +339,14 @@ class Stopped(NamedTuple):
 
 _STOP_RUN = text("""
 with hit as (
-    select id, state = 'running' as ran, external_executor_id as attempt_id
-    from task_instance
-    where dag_run_id = :dag_run_id and task_id <> all(cast(:spared_task_ids as text[]))
-      and state in ('none', 'scheduled', 'queued', 'running', 'up_for_retry', 'up_for_reschedule', 'upstream_failed')
-    order by id for no key update
+    select ti.id, ti.state = 'running' as ran, ti.external_executor_id as attempt_id
+    from task_instance ti
+    join dag_run run on run.id = ti.dag_run_id
+    left join job on job.id = run.job_id
+    where ti.dag_run_id = :dag_run_id and ti.task_id <> all(cast(:spared_task_ids as text[]))
+      and ti.state in ('none', 'scheduled', 'queued', 'running', 'up_for_retry', 'up_for_reschedule', 'upstream_failed')
+      and (job.params -> 'task_ids' is null or job.dag_id <> ti.dag_id or job.params -> 'task_ids' ? ti.task_id)
+    order by ti.id for no key update of ti
 ), stopped as (
     update task_instance t
     set state = case when hit.ran then 'failed' else 'skipped' end,
@@ -367,7 +370,7 @@ def stop_run_after_failure(tx: Tx, dag_run_id: int, *, spared_task_ids: Collecti
 
     Called by whoever wrote the failure, in the same transaction, and only if the failure took effect. `spared_task_ids` are the
     task that failed and all teardowns; those in `success`, `skipped`, `failed` and `removed` stay as well. `error` is the
-    text for the running ones. Returns what was changed; a process of it ends at its next heartbeat at the latest.
+    text for the running ones; tasks that the job did not choose are left alone (S13.6). Returns what was changed; a process of it ends at its next heartbeat at the latest.
     """
     values = {"dag_run_id": dag_run_id, "spared_task_ids": list(spared_task_ids), "error": storable_text(error)}
     return [Stopped(*row) for row in tx.execute(_STOP_RUN, values)]

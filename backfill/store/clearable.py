@@ -21,17 +21,20 @@ class Clearable(NamedTuple):
     companion: bool
     #: Its attempt runs and gives its heartbeat: it is left alone.
     alive: bool
+    #: Of its run.
+    logical_date: datetime
 
 
 _SELECT = statement(
     """
     with found as materialized (
-        select ti.id, ti.dag_run_id, ti.task_id, ti.state,
+        select ti.id, ti.dag_run_id, ti.task_id, ti.state, run.logical_date,
                ti.state = 'running' and coalesce(ti.heartbeat_at, '-infinity')
                    >= clock_timestamp() - cast(:timeout as interval) as alive
         from dag_run run
         join task_instance ti on ti.dag_run_id = run.id
         where run.dag_id = :dag_id and run.logical_date between :start and :end
+          and (cast(:dates as timestamptz[]) is null or run.logical_date = any(cast(:dates as timestamptz[])))
     ),
     matched as materialized (
         select * from found
@@ -44,9 +47,9 @@ _SELECT = statement(
             on pair.task_id = matched.task_id
         where not matched.alive
     )
-    select id, dag_run_id, task_id, false as companion, alive from matched
+    select id, dag_run_id, task_id, false as companion, alive, logical_date from matched
     union all
-    select found.id, found.dag_run_id, found.task_id, true, found.alive
+    select found.id, found.dag_run_id, found.task_id, true, found.alive, found.logical_date
     from needed
     join found on found.dag_run_id = needed.dag_run_id and found.task_id = needed.companion
     where found.state = any(cast(:all_states as text[])) and found.id not in (select id from matched)
@@ -66,11 +69,12 @@ def select_clearable(
     companions: Mapping[str, Collection[str]],
     companion_states: Collection[TaskInstanceState],
     heartbeat_timeout: timedelta,
+    dates: Collection[datetime] | None = None,
 ) -> list[Clearable]:
     """Return the task instances of `task_ids` that are in one of `states`, in runs of any type from `start` to `end`, both included.
 
     With each come those of its `companions`, by task id, in the same run and in one of `companion_states`. An attempt is alive if it gave
-    a heartbeat within `heartbeat_timeout`.
+    a heartbeat within `heartbeat_timeout`. `dates` narrow the range further.
     """
     pairs = [(task_id, companion) for task_id, others in companions.items() for companion in sorted(others)]
     parameters = {
@@ -83,5 +87,6 @@ def select_clearable(
         "companions": [companion for _, companion in pairs],
         "all_states": list(companion_states),
         "timeout": heartbeat_timeout,
+        "dates": None if dates is None else list(dates),
     }
     return read(Clearable, tx.execute(_SELECT, parameters))

@@ -11,6 +11,8 @@ from backfill.store.database import Tx
 from backfill.store.statements import columns, read_facts, statement
 from backfill.store.values import storable_text
 
+#: How the error of a task instance begins that was skipped because `dagrun_timeout` was over.
+RUN_TIMED_OUT = "dagrun_timeout of "
 #: States that a clear starts from; `removed` task instances are no business of it.
 CLEARED_FROM = frozenset(TaskInstanceState) - {TaskInstanceState.REMOVED}
 
@@ -198,15 +200,18 @@ _TIME_OUT = statement(
                case ti.state when 'running' then coalesce(ti.start_date, statement_timestamp())
                              else statement_timestamp() end as start_date
         from task_instance ti
+        join dag_run run on run.id = ti.dag_run_id
+        left join job on job.id = run.job_id
         where ti.dag_run_id = any(cast(:dag_run_ids as bigint[])) and ti.state in $unfinished
+          and (job.params -> 'task_ids' is null or job.dag_id <> ti.dag_id or job.params -> 'task_ids' ? ti.task_id)
         order by ti.id
-        for no key update
+        for no key update of ti
     ),
     ti as (
         update task_instance
         set state = 'skipped', try_open = false, external_executor_id = null, next_attempt_at = null, skips = null,
             start_date = open_ones.start_date, end_date = statement_timestamp(),
-            duration = extract(epoch from statement_timestamp() - open_ones.start_date)
+            duration = extract(epoch from statement_timestamp() - open_ones.start_date), error = :error
         from open_ones
         where task_instance.id = open_ones.id
         returning task_instance.*
@@ -222,9 +227,10 @@ _TIME_OUT = statement(
 
 
 def skip_if_unfinished(tx: Tx, dag_run_ids: Sequence[int], error: str) -> list[TaskInstanceFacts]:
-    """Skip all that is unfinished in runs whose `dagrun_timeout` is over (S3.18); return the rows.
+    """Skip all that is unfinished of a job's tasks in runs that have to end, as their `dagrun_timeout` is over (S3.18, S13.6); return the rows.
 
-    Attempt ids are voided, so that a process that runs is stopped by its worker (S7.6); `error` is kept with its attempt.
+    Attempt ids are voided, so that a process that runs is stopped by its worker (S7.6). Rows and attempts keep the reason as
+    their `error`: by one that begins with `RUN_TIMED_OUT` `report.select_timed_out` knows the runs again.
     """
     if not dag_run_ids:
         return []

@@ -76,6 +76,29 @@ def select_unclaimed(tx: Tx, job_id: int, queued_timeout: timedelta) -> list[InF
     return _read(tx, _SELECT_UNCLAIMED, job_id=job_id, timeout=queued_timeout)
 
 
+_LOCK_UNCLAIMED = statement(
+    """
+    select ti.id
+    from unnest(cast(:ti_ids as bigint[]), cast(:attempt_ids as uuid[])) as given (id, attempt_id)
+    join task_instance ti on ti.id = given.id
+    where ti.state = 'queued' and ti.external_executor_id is not distinct from given.attempt_id
+    order by ti.id
+    for no key update of ti
+    """
+)
+
+
+def lock_unclaimed(tx: Tx, attempts: Collection[tuple[int, str | None]]) -> set[int]:
+    """Return the ids of those (id, attempt id) that no worker has claimed, and let none do so until `tx` ends.
+
+    That an attempt is lost with its message was found a moment before that is written: a worker may have had the message in hand.
+    """
+    if not attempts:
+        return set()
+    ti_ids, attempt_ids = zip(*attempts, strict=True)
+    return set(tx.execute(_LOCK_UNCLAIMED, {"ti_ids": list(ti_ids), "attempt_ids": list(attempt_ids)}).scalars())
+
+
 _SELECT_HOSTS = statement(
     "select id, hostname from task_instance where id = any(cast(:ti_ids as bigint[])) and hostname is not null"
 )

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import text
 
 from backfill.states import IDLE, IN_FLIGHT, TaskInstanceState
+from backfill.store.clearing import RUN_TIMED_OUT
 from backfill.store.database import Tx
 
 _DATES = "job_run_date d join job j on j.id = d.job_id"
@@ -103,14 +104,29 @@ group by r.state
 union all
 select 'task instance', t.state, count(*)
 from {_DATES} join task_instance t on t.dag_run_id = d.dag_run_id
-where d.job_id = :job_id and d.progress = 'finished' and {_CHOSEN}
+where d.job_id = :job_id and d.progress = 'finished' and {_CHOSEN} and (d.dag_id = j.dag_id or exists (
+    select from job_run_date above
+    where above.job_id = d.job_id and above.dag_id = j.dag_id and above.ordinal = d.ordinal and above.progress = 'finished'
+))
 group by t.state
 """)  # noqa: S608  # put together from constants
 
 
 def departed_counts(tx: Tx, job_id: int, *, task_ids: Collection[str] | None = None) -> JobCounts:
-    """Count the dates of a job that are done with, and their task instances: what has left the window."""
+    """Count the dates of a job that are done with, and their task instances: what has left the window.
+
+    A run of a subdag leaves it with the run of the job's DAG that it belongs to.
+    """
     return _counts(tx.execute(_DEPARTED, _job(job_id, task_ids)))
+
+
+#: A task in the order of a report: its id, with the DAG's before it where that is not the job's own.
+PlacedTask = str | tuple[str, str]
+
+
+def _order(tasks: Sequence[PlacedTask]) -> dict[str, Any]:
+    pairs = [(None, task) if isinstance(task, str) else task for task in tasks]
+    return {"order_dags": [dag_id for dag_id, _ in pairs], "order": [task_id for _, task_id in pairs]}
 
 
 class TaskInstanceError(NamedTuple):
@@ -131,7 +147,10 @@ class TaskInstanceError(NamedTuple):
 
 
 #: Places of tasks in the caller's order; a task that is not in it comes last, by name.
-_PLACES = "left join unnest(cast(:order as text[])) with ordinality as p (task_id, place) on p.task_id = t.task_id"
+_PLACES = """
+left join unnest(cast(:order_dags as text[]), cast(:order as text[])) with ordinality as p (dag_id, task_id, place)
+    on p.task_id = t.task_id and coalesce(p.dag_id, j.dag_id) = t.dag_id
+"""
 _IN_ORDER = "order by r.logical_date, p.place nulls last, t.dag_id, t.task_id, t.map_index"
 _ROWS = f"{_DATES} join dag_run r on r.id = d.dag_run_id join task_instance t on t.dag_run_id = r.id {_PLACES}"
 
@@ -144,14 +163,53 @@ where {_MINE} and {_CHOSEN} and t.state in ('failed', 'upstream_failed')
 
 
 def select_errors(
-    tx: Tx, job_id: int, *, topological_order: Sequence[str], task_ids: Collection[str] | None = None
+    tx: Tx, job_id: int, *, topological_order: Sequence[PlacedTask], task_ids: Collection[str] | None = None
 ) -> list[TaskInstanceError]:
     """Return the task instances of a job that ended badly, by run date, topological order and map index (S9.7).
 
     `topological_order` are the task ids of the DAG; with `task_ids` only these tasks of the job's DAG are looked at.
     """
-    values = {**_job(job_id, task_ids), "order": list(topological_order)}
+    values = {**_job(job_id, task_ids), **_order(topological_order)}
     return [TaskInstanceError(*row) for row in tx.execute(_SELECT_ERRORS, values)]
+
+
+class TimedOutRun(NamedTuple):
+    """A run whose `dagrun_timeout` ran out (S6.6)."""
+
+    dag_id: str
+    run_id: str
+    logical_date: datetime
+    #: What its task instances were told.
+    error: str
+
+
+_SELECT_TIMED_OUT = text(f"""
+select r.dag_id, r.run_id, r.logical_date, min(t.error)
+from {_DATES} join dag_run r on r.id = d.dag_run_id join task_instance t on t.dag_run_id = r.id
+where {_MINE} and r.state = 'failed' and t.state = 'skipped' and starts_with(t.error, :beginning)
+group by r.id
+order by r.logical_date, r.id
+""")  # noqa: S608  # put together from constants
+
+
+def select_timed_out(tx: Tx, job_id: int) -> list[TimedOutRun]:
+    """Return the runs of a job that timed out, by date, whichever process saw it."""
+    return [TimedOutRun(*row) for row in tx.execute(_SELECT_TIMED_OUT, {"job_id": job_id, "beginning": RUN_TIMED_OUT})]
+
+
+_FAILURES = text(f"""
+select coalesce(bool_or(d.action = 'done'), false) as before, coalesce(bool_or(d.action <> 'done'), false) as own
+from {_DATES} join dag_run r on r.id = d.dag_run_id
+where {_MINE} and (r.state = 'failed' or exists (
+    select from task_instance t where t.dag_run_id = r.id and t.state in ('failed', 'upstream_failed') and {_CHOSEN}
+))
+""")  # noqa: S608  # put together from constants
+
+
+def failed_before_only(tx: Tx, job_id: int, *, task_ids: Collection[str] | None = None) -> bool:
+    """Return whether what failed of a job is all of runs that were there before it and count as done (S2.8)."""
+    row = tx.execute(_FAILURES, _job(job_id, task_ids)).one()
+    return bool(row.before and not row.own)
 
 
 _SELECT_ERROR_TEXTS = text("select id, error from task_instance where id = any(cast(:ti_ids as bigint[]))")
@@ -195,11 +253,11 @@ def select_task_instances(
     job_id: int,
     state: TaskInstanceState | None = None,
     *,
-    topological_order: Sequence[str] = (),
+    topological_order: Sequence[PlacedTask] = (),
     task_ids: Collection[str] | None = None,
 ) -> list[TaskInstanceRow]:
     """Return the task instances of a job, all or those in `state`, ordered as `select_errors` does."""
-    values = {**_job(job_id, task_ids), "order": list(topological_order), "state": state and state.value}
+    values = {**_job(job_id, task_ids), **_order(topological_order), "state": state and state.value}
     return [TaskInstanceRow(*row) for row in tx.execute(_SELECT_TASK_INSTANCES, values)]
 
 
@@ -225,12 +283,13 @@ from job_run_date d
 join dag_run r on r.id = d.dag_run_id
 join task_instance t on t.dag_run_id = r.id and t.dag_id = d.dag_id
 where d.job_id = :job_id and d.progress = 'admitted' and t.state = 'running' and t.start_date is not null
+  and not (t.operator = 'SubDagOperator' and t.external_executor_id is null)
 order by t.start_date, t.id limit :limit
 """)
 
 
 def select_running(tx: Tx, job_id: int, *, limit: int | None = None) -> list[RunningTaskInstance]:
-    """Return what of a job runs now, the longest first; at most `limit` of them."""
+    """Return what of a job runs now, the longest first; at most `limit` of them. What stands for a subdag is not named."""
     return [RunningTaskInstance(*row) for row in tx.execute(_SELECT_RUNNING, {"job_id": job_id, "limit": limit})]
 
 

@@ -8,8 +8,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from backfill.clock import as_utc
-from backfill.dag import DAG, BaseOperator, Operator
+from backfill.dag import DAG, Operator
+from backfill.exceptions import UsageError
 from backfill.operators import BranchPythonOperator, EmptyOperator, PythonOperator, ShortCircuitOperator
+from backfill.operators.decorators import TaskFunction
 from backfill.sensors import PythonSensor
 
 #: First date of a DAG that names none.
@@ -27,19 +29,6 @@ _SAME_NAMES = (
     "max_active_tis_per_dag",
     "max_active_tis_per_dagrun",
 )
-
-
-class Mapped(BaseOperator):
-    """A task with arguments to be mapped over."""
-
-    def __init__(
-        self, v0: Any = None, v1: Any = None, v2: Any = None, v3: Any = None, v4: Any = None, **arguments: Any
-    ) -> None:
-        super().__init__(**arguments)
-        self.values = (v0, v1, v2, v3, v4)
-
-
-_ARGUMENTS = ("v0", "v1", "v2", "v3", "v4")
 
 
 def moment_of(key: str) -> datetime:
@@ -107,18 +96,23 @@ def _operator(dag: DAG, described: Mapping[str, Any]) -> Operator:
         case "sensor_reschedule":
             return PythonSensor(python_callable=_body, mode="reschedule", poke_interval=0, **arguments)
         case "mapped":
-            return Mapped.partial(**arguments).expand(**_expansion(dag, described["expand"]))
+            function = TaskFunction(_mapped_body, PythonOperator, arguments)
+            return function.expand(**_expansion(dag, described["expand"])).operator
         case _:
-            raise ValueError(f"a task of kind {kind!r} is unknown")
+            raise UsageError(f"The task {described['task_id']!r} is of kind {kind!r}, which no scenario knows.")
 
 
 def _expansion(dag: DAG, described: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     arguments = [described] if isinstance(described, Mapping) else described
     return {
-        name: argument["literal"] if "literal" in argument else dag.task_dict[argument["xcom"]].output
-        for name, argument in zip(_ARGUMENTS, arguments, strict=False)
+        f"v{number}": argument["literal"] if "literal" in argument else dag.task_dict[argument["xcom"]].output
+        for number, argument in enumerate(arguments)
     }
 
 
 def _body() -> None:
     """Stand in for what the script plays."""
+
+
+def _mapped_body(**values: Any) -> None:
+    """Stand in for what the script plays, with any number of arguments to be mapped over."""

@@ -10,7 +10,7 @@ from typing import Any, cast
 from sqlalchemy import Engine
 
 from backfill.dag import DAG, BaseOperator, Operator
-from backfill.exceptions import BackfillError
+from backfill.exceptions import BackfillError, UsageError
 from backfill.executors import BaseExecutor, QueuedAttempt, Unsent
 from backfill.messages import Attempt
 from backfill.store.attempts import Claim
@@ -26,23 +26,34 @@ _SUCCESS = "success"
 
 
 class Script:
-    """Plays the n-th element of a task's list at its n-th execution in this job; beyond the list it succeeds."""
+    """Plays the n-th element of a task's list at its n-th execution in this job; beyond the list it succeeds.
+
+    A task of a subdag goes by its dag_id and its task_id: `parent.child.task`.
+    """
 
     def __init__(self, dag: DAG, outcomes: Mapping[str, Any]) -> None:
         self.dag = dag
         self._outcomes = outcomes
-        self._mapped_over = mapped_keys(dag)
+        self._dags = {each.dag_id: each for each in (dag, *dag.subdags)}
+        self._mapped_over = {name: mapped_keys(each) for name, each in self._dags.items()}
         #: How often each (task id, date, map index) was executed.
         self.executions: Counter[tuple[str, str, int]] = Counter()
 
     def play(self, claim: Claim) -> Outcome:
         """Return how the attempt of `claim` ends."""
-        task, date = self.dag.task_dict[claim.task_id], date_key(claim.logical_date)
+        name, date = self._name(claim), date_key(claim.logical_date)
         if claim.job_params.get("mark_success"):
             return Succeeded()
-        played = self.executions[claim.task_id, date, claim.map_index]
-        self.executions[claim.task_id, date, claim.map_index] += 1
-        return self._outcome(self._element(claim.task_id, date, claim.map_index, played), task)
+        played = self.executions[name, date, claim.map_index]
+        self.executions[name, date, claim.map_index] += 1
+        return self._outcome(self._element(name, date, claim.map_index, played), self.task_of(claim))
+
+    def task_of(self, claim: Claim) -> Operator:
+        """Return the task of an attempt."""
+        return self._dags[claim.dag_id].task_dict[claim.task_id]
+
+    def _name(self, claim: Claim) -> str:
+        return claim.task_id if claim.dag_id == self.dag.dag_id else f"{claim.dag_id}.{claim.task_id}"
 
     def _element(self, task_id: str, date: str, map_index: int, played: int) -> Any:
         by_date = self._outcomes.get(task_id, {})
@@ -56,7 +67,7 @@ class Script:
     def _outcome(self, element: Any, task: Operator) -> Outcome:
         match element:
             case "success":
-                return self._succeeded(task, None)
+                return self._returned(task, _usual_result(task))
             case "failed":
                 return Failed(BackfillError("as the script says"))
             case "fail_no_retry":
@@ -65,30 +76,29 @@ class Script:
                 return Skipped(BackfillError("as the script says"))
             case "reschedule":
                 return Rescheduled(datetime.now(UTC))
-            case bool():
-                return self._succeeded(task, element)
-            case {"follow": followed}:
-                return self._succeeded(task, followed)
-            case {"return": value}:
-                return self._returned(task, value)
+            case (bool() as result) | {"follow": result} | {"return": result}:
+                return self._returned(task, result)
             case _:
-                raise ValueError(f"the outcome {element!r} of task {task.task_id!r} is unknown")
+                raise UsageError(f"The outcome {element!r} of the task {task.task_id!r} is none that a scenario knows.")
 
     def _returned(self, task: Operator, value: Any) -> Outcome:
+        """Return how a body ends that returned `value`: what is wrong with that fails it, as it would on a worker."""
         try:
             # what is asked of the task here, a mapped one answers as well
+            operator = cast("BaseOperator", task)
             return Succeeded(
-                xcoms=xcoms_of(cast("BaseOperator", task), value, self._mapped_over.get(task.task_id, frozenset()))
+                xcoms=xcoms_of(operator, value, self._mapped_over[task.dag.dag_id].get(task.task_id, frozenset())),
+                skips=None if task.decides_skips == "no" else operator.decide_skips(value, {}),
             )
         except BackfillError as error:
             return Failed(error)
 
-    def _succeeded(self, task: Operator, result: Any) -> Outcome:
-        if task.decides_skips == "no" or not isinstance(task, BaseOperator):
-            return Succeeded()
-        if result is None:  # a branch follows every child, a short circuit goes on
-            result = sorted(task.downstream_task_ids) if task.operator_name.startswith("Branch") else True
-        return Succeeded(xcoms={RETURN_VALUE: result}, skips=task.decide_skips(result, {}))
+
+def _usual_result(task: Operator) -> Any:
+    """Return what a body returns of which nothing is said: a branch follows every child, a short circuit goes on."""
+    if task.decides_skips == "no":
+        return None
+    return sorted(task.downstream_task_ids) if task.operator_name.startswith("Branch") else True
 
 
 class ScriptedExecutor(BaseExecutor):
@@ -108,7 +118,7 @@ class ScriptedExecutor(BaseExecutor):
             claim = ledger.claim(queued.attempt)
             if claim is not None:
                 # what is asked of the task here, a mapped one answers as well
-                task = cast("BaseOperator", self._script.dag.task_dict[claim.task_id])
+                task = cast("BaseOperator", self._script.task_of(claim))
                 ledger.conclude(conclude(self._script.play(claim), claim, task))
         return []
 

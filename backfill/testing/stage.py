@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -12,7 +13,7 @@ from backfill.coordinator.drive import drive
 from backfill.coordinator.lease import HeldLease, holder_name
 from backfill.dag import DAG
 from backfill.exceptions import BackfillUnfinished
-from backfill.executors import BaseExecutor
+from backfill.executors import BaseExecutor, Mailbox
 from backfill.jobs import BackfillJob
 from backfill.jobs.base_job import Workplace
 from backfill.jobs.creation import create, read_job
@@ -44,6 +45,8 @@ class Stage:
     engine: Engine
     settings: Settings
     telemetry: Telemetry = field(default_factory=Telemetry)
+    #: Makes the mailbox of a job from its id.
+    mailbox: Callable[[int], Mailbox] = lambda _job_id: Mailbox()
 
     def put_on(self, dag: DAG, request: BackfillRequest, *executors: BaseExecutor) -> CastJob:
         """Check and create a job under a lease of this process; a refused one raises what it raises for everybody."""
@@ -71,4 +74,5 @@ class Stage:
             executors={executor.name: executor for executor in executors},
             database_url="",
             broker_url="",
+            mailbox=self.mailbox(lease.job_id),
         )

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from lifecycle_stage import QUICK, Rows, Stage, rows_of
+from lifecycle_stage import QUICK, Stage
+from processes import Rows, rows_of
 
 from backfill.cli.main import cli
 from backfill.config import Settings

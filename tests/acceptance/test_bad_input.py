@@ -137,7 +137,7 @@ def test_a_file_that_cannot_be_loaded_is_named_with_the_line_and_the_mistake(
         (
             ["FOLDER/no.py", *DATE],
             2,
-            "There is no FOLDER/no.py; correct the path, or set core.dags_folder or -S to where",
+            "There is no file FOLDER/no.py; correct the path, or set core.dags_folder or -S to where",
         ),
         (
             ["FOLDER/good.py", *DATE],
@@ -168,7 +168,7 @@ def test_a_file_that_cannot_be_loaded_is_named_with_the_line_and_the_mistake(
         (
             ["sales", *DATE, "--max-active-runs", "0"],
             2,
-            "Invalid value for '--max-active-runs': 0 is not in the range x>=1.",
+            "Invalid value for '--max-active-runs': 0 is not in the range 1<=x<=1000000000.",
         ),
         (
             ["sales", *DATE, "--max-failures", "101%"],
@@ -195,7 +195,7 @@ def test_a_file_that_cannot_be_loaded_is_named_with_the_line_and_the_mistake(
         (
             ["sales", *DATE, "--pool", "no"],
             2,
-            "--pool names the pool 'no', which does not exist; make it with `backfill pools set",
+            "pool (--pool) names the pool 'no', which does not exist; make it with `backfill pools set",
         ),
         (
             ["pool", *DATE],
@@ -212,7 +212,11 @@ def test_a_file_that_cannot_be_loaded_is_named_with_the_line_and_the_mistake(
             2,
             "Task 'a' of DAG 'executor' names the executor 'KubernetesExecutor', which does not exist; write celery or local.",
         ),
-        (["past", *DATE, "-B"], 5, "DAG 'past' cannot run backwards: a depend on the past; leave out --run-backwards."),
+        (
+            ["past", *DATE, "-B"],
+            5,
+            "DAG 'past' cannot run backwards: a depend on the past; leave out run_backwards (--run-backwards).",
+        ),
         (
             ["sales", "-s", "2024-01-01T01:00", "-e", "2024-01-01T02:00"],
             5,

@@ -113,11 +113,12 @@ def test_the_schema_is_checked_and_upgraded(command: Command, engine: sa.Engine)
 
 
 def test_a_database_that_does_not_answer_is_one_sentence_without_its_password(command: Command, nobody: str) -> None:
-    ended = command("list", database__url=f"postgresql://me:deep@{nobody}/db")
-    assert ended.exit_code == 69
-    assert ended.stderr.startswith(f"Error: The database at {nobody}/db ")
-    assert len(ended.stderr.splitlines()) == 1
-    assert "deep" not in ended.stderr
+    for arguments in (["list"], ["db", "check"], ["db", "upgrade"]):
+        ended = command(*arguments, database__url=f"postgresql://me:deep@{nobody}/db")
+        assert ended.exit_code == 69
+        assert ended.stderr.startswith(f"Error: The database at {nobody}/db ")
+        assert len(ended.stderr.splitlines()) == 1
+        assert "deep" not in ended.stderr
 
 
 def test_the_doctor_finds_everything_in_order_but_the_missing_worker(command: Command) -> None:

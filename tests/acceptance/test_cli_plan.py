@@ -288,3 +288,32 @@ def test_plain_lines_are_the_task_instances(command: Command) -> None:
     lines = command(*PLAN, "-o", "plain").stdout.splitlines()
     assert lines[0] == "logical_date\ttask_id\tmap_index\taction\tstate\twhy"
     assert len(lines) == 10
+
+
+def test_a_plan_with_a_reset_tells_what_is_run_again(command: Command, engine: sa.Engine) -> None:
+    assert command("run", *PLAN[1:], "-l", "-m").exit_code == 0
+    done = plan_of(command(*PLAN, "-o", "json"))
+    assert (done["runs"]["done"], done["tasks"]["done"]) == (3, 9)
+    reset = plan_of(command(*PLAN, "--reset-dagruns", "-o", "json"))
+    assert (reset["runs"]["clear"], reset["tasks"]["done"]) == (3, 0)
+    assert {(row["task_id"], row["action"]) for row in reset["task_instances"]} >= {
+        ("pull", "rerun"),
+        ("load", "rerun"),
+    }
+    subset = plan_of(command(*PLAN, "--reset-dagruns", "-t", "pull", "-o", "json"))
+    assert [row["action"] for row in subset["task_instances"]] == ["rerun"] * 3
+
+
+@pytest.mark.parametrize("asked", [("plan",), ("run", "-n")])
+def test_all_dags_that_match_are_planned_one_after_the_other(command: Command, asked: tuple[str, ...]) -> None:
+    word, *flags = asked
+    several = ("-s", "2024-01-01", "--treat-dag-id-as-regex", *flags)
+    shown = command(word, "sales|mapped", *several, "-o", "json")
+    assert shown.exit_code == 0, shown.output
+    plans = json.loads(shown.stdout)
+    assert [each["dag_id"] for each in plans] == ["mapped", "sales"]
+    assert all(("templates" in each) == bool(flags) for each in plans)
+    for people in (command(word, "sales|mapped", *several), command(word, "sales|mapped", *several, "-o", "plain")):
+        assert people.exit_code == 0
+        assert "load" in people.stdout
+    assert command(word, "nobody", *several).exit_code == 2

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import servers
 import sqlalchemy as sa
-from lifecycle_stage import Rows, Stage
+from lifecycle_stage import Stage
+from processes import Rows
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "flights.py"
 

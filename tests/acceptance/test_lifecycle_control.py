@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from lifecycle_stage import Command, Rows, Stage
+from lifecycle_stage import Stage
+from processes import Command, Rows
 
 #: So long that only an order of the coordinator stops a running task within the test.
 UNAWARE = {"task__heartbeat_interval": 20, "task__heartbeat_timeout": 100}

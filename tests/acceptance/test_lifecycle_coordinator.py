@@ -6,7 +6,8 @@ import re
 import signal
 
 import pytest
-from lifecycle_stage import Command, Rows, Stage
+from lifecycle_stage import Stage
+from processes import Command, Rows
 
 
 def drive_with_two_running(stage: Stage, days: int = 3, **settings: object) -> Command:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lifecycle_stage import QUICK, Command, Stage
+from lifecycle_stage import QUICK, Stage
+from processes import Command
 
 from backfill.config import Settings
 from backfill.embedded.processes import processes_in

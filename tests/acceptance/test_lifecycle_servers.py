@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from lifecycle_stage import QUICK, Rows, Stage, rows_of
+from lifecycle_stage import QUICK, Stage
+from processes import Rows, rows_of
 
 from backfill.config import Settings
 from backfill.coordinator.broker import connect
@@ -93,7 +94,7 @@ def test_a_broker_that_is_killed_and_comes_back_empty_costs_only_time(
 ) -> None:
     stage.hold()
     worker = stage.worker(2)
-    run = stage.run(4)
+    run = stage.run(4, task__queued_timeout=600)  # lost messages are sent again as soon as the broker is back
     stage.wait_for_starts(2)
     stage.wait_until(lambda: rows.states()["queued"] == 2, "two messages wait")
     servers.kill("valkey")
@@ -144,7 +145,7 @@ def test_a_coordinator_outlives_a_database_that_is_away_for_longer_than_its_leas
 def test_a_broker_that_forgets_everything_costs_only_time(stage: Stage, rows: Rows, servers: OwnServers) -> None:
     stage.hold()
     stage.worker(2)
-    run = stage.run(5)
+    run = stage.run(5, task__queued_timeout=600)
     stage.wait_for_starts(2)
     stage.wait_until(lambda: rows.states()["queued"] == 3, "three messages wait")
     assert servers.endpoints.broker_url

@@ -7,7 +7,8 @@ import os
 import signal
 
 import pytest
-from lifecycle_stage import Rows, Stage
+from lifecycle_stage import Stage
+from processes import Rows
 
 
 def test_two_workers_share_a_running_backfill(stage: Stage, rows: Rows) -> None:

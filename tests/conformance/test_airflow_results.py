@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from comparison import differences
 from deliberate import DIFFERENCES, INSTEAD_OF_A_DEFECT, UNLIKE_ANY_OBSERVED
 
 from backfill.dag.subset import chosen_tasks
-from backfill.testing import drop_scratch_databases, run_scenario
+from backfill.testing import run_scenario
 from backfill.testing.dags import build_dag, moment_of
 
 Scenario = Mapping[str, Any]
@@ -44,22 +44,6 @@ DEFECTS = [
 
 def id_of(scenario: Scenario) -> str:
     return str(scenario["id"])
-
-
-@pytest.fixture(scope="module")
-def scratch_url(databases) -> Iterator[str]:
-    """A database beside which this module's scratch database is made; both are gone after it."""
-    name = databases.clone()
-    yield databases.url(name)
-    drop_scratch_databases()
-    databases.drop(name)
-
-
-@pytest.fixture(autouse=True)
-def settings_of_the_test(scratch_url, tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("BACKFILL__DATABASE__URL", scratch_url)
-    monkeypatch.setenv("BACKFILL_HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("scenario", IN_FAMILIES, ids=id_of)

@@ -44,8 +44,8 @@ def test_a_stream_is_bounded(broker_url: str, monkeypatch: pytest.MonkeyPatch) -
         assert 10 <= client.xlen(STREAM) < 400
 
 
-def test_events_wait_for_a_broker_that_is_away(
-    broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_events_wait_for_a_broker_that_is_away_and_that_is_said_once(
+    broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(events, "_PAUSE", 0.0)
     socket = tmp_path / "s"
@@ -58,6 +58,7 @@ def test_events_wait_for_a_broker_that_is_away(
     publisher.close()
     with broker.connect(broker_url, name="test") as client:
         assert received(client) == [0, 1, 2]
+    assert len(caplog.records) == 1
 
 
 def test_the_oldest_events_are_forgotten_at_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

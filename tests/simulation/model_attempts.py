@@ -196,19 +196,30 @@ def job_counts(t: Tables, now: datetime, *, job_id: int, task_ids: Collection[st
 @answers(report._DEPARTED)
 def departed(t: Tables, now: datetime, *, job_id: int, task_ids: Collection[str] | None) -> list[Any]:
     runs = [t.run[date.dag_run_id].state for date in _dates(t, job_id) if date.progress == "finished"]
-    finished = [date for date in _dates(t, job_id, of_dag=False) if date.progress == "finished"]
+    gone = {date.ordinal for date in _dates(t, job_id) if date.progress == "finished"}
+    finished = [
+        date for date in _dates(t, job_id, of_dag=False) if date.progress == "finished" and date.ordinal in gone
+    ]
     return _counted(runs, _tis(t, job_id, finished, task_ids))
 
 
 @answers(report._SELECT_ERRORS)
 def select_errors(
-    t: Tables, now: datetime, *, job_id: int, task_ids: Collection[str] | None, order: Sequence[str]
+    t: Tables,
+    now: datetime,
+    *,
+    job_id: int,
+    task_ids: Collection[str] | None,
+    order_dags: Sequence[str | None],
+    order: Sequence[str],
 ) -> list[Any]:
+    own = t.job[job_id].dag_id
+    places = {(dag_id or own, task_id): n for n, (dag_id, task_id) in enumerate(zip(order_dags, order, strict=True))}
     dates = [date for date in _dates(t, job_id, of_dag=False) if _is_admitted(date)]
     bad = [ti for ti in _tis(t, job_id, dates, task_ids) if ti.state in {"failed", "upstream_failed"}]
 
     def place(ti: Row) -> tuple[Any, ...]:
-        known = order.index(ti.task_id) if ti.task_id in order else len(order)
+        known = places.get((ti.dag_id, ti.task_id), len(order))
         return t.run[ti.dag_run_id].logical_date, known, ti.dag_id, ti.task_id, ti.map_index
 
     return [
@@ -228,6 +239,30 @@ def select_errors(
     ]
 
 
+@answers(report._SELECT_TIMED_OUT)
+def select_timed_out(t: Tables, now: datetime, *, job_id: int, beginning: str) -> list[Any]:
+    runs = {date.dag_run_id for date in _dates(t, job_id, of_dag=False) if _is_admitted(date)} - {None}
+    errors: dict[int, list[str]] = {}
+    for ti in t.ti.values():
+        is_late = ti.dag_run_id in runs and ti.state == "skipped" and (ti.error or "").startswith(beginning)
+        if is_late and t.run[ti.dag_run_id].state == "failed":
+            errors.setdefault(ti.dag_run_id, []).append(ti.error)
+    found = sorted((t.run[run_id].logical_date, run_id) for run_id in errors)
+    return [(t.run[run_id].dag_id, t.run[run_id].run_id, date, min(errors[run_id])) for date, run_id in found]
+
+
+@answers(report._FAILURES)
+def failures(t: Tables, now: datetime, *, job_id: int, task_ids: Collection[str] | None) -> list[Any]:
+    before = own = False
+    for date in _dates(t, job_id, of_dag=False):
+        if date.dag_run_id is None or not _is_admitted(date):
+            continue
+        bad = [ti for ti in _tis(t, job_id, [date], task_ids) if ti.state in {"failed", "upstream_failed"}]
+        if bad or t.run[date.dag_run_id].state == "failed":
+            before, own = before or date.action == "done", own or date.action != "done"
+    return [record(before=before, own=own)]
+
+
 @answers(report._SELECT_ERROR_TEXTS)
 def select_error_texts(t: Tables, now: datetime, *, ti_ids: Collection[int]) -> list[Any]:
     return [record(id=ti_id, error=t.ti[ti_id].error) for ti_id in ti_ids if ti_id in t.ti]
@@ -236,7 +271,13 @@ def select_error_texts(t: Tables, now: datetime, *, ti_ids: Collection[int]) -> 
 @answers(report._SELECT_RUNNING)
 def select_running(t: Tables, now: datetime, *, job_id: int, limit: int | None) -> list[Any]:
     admitted = [date for date in _dates(t, job_id, of_dag=False) if date.progress == "admitted"]
-    running = [ti for ti in _tis(t, job_id, admitted, None) if ti.state == "running" and ti.start_date is not None]
+    running = [
+        ti
+        for ti in _tis(t, job_id, admitted, None)
+        if ti.state == "running"
+        and ti.start_date is not None
+        and not (ti.operator == "SubDagOperator" and ti.external_executor_id is None)
+    ]
     return [
         (
             ti.id,

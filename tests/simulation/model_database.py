@@ -90,6 +90,10 @@ class Answer:
         assert len(self.rows) <= 1
         return self.rows[0] if self.rows else None
 
+    def one(self) -> Any:
+        (row,) = self.rows
+        return row
+
     def scalars(self) -> list[Any]:
         return [row[0] for row in self.rows]
 

@@ -213,6 +213,12 @@ def select_unclaimed(t: Tables, now: datetime, *, job_id: int, timeout: timedelt
     return _in_flight(t, job_id, {"queued"}, now - timeout)
 
 
+@answers(recovery._LOCK_UNCLAIMED)
+def lock_unclaimed(t: Tables, now: datetime, *, ti_ids: Sequence[int], attempt_ids: Sequence[str | None]) -> list[Any]:
+    given = zip(ti_ids, attempt_ids, strict=True)
+    return [(ti_id,) for ti_id, attempt_id in given if current(t, ti_id, attempt_id, {"queued"})]
+
+
 @answers(recovery._SELECT_HOSTS)
 def select_hosts(t: Tables, now: datetime, *, ti_ids: Collection[int]) -> list[Any]:
     return [record(id=ti_id, hostname=t.ti[ti_id].hostname) for ti_id in ti_ids if t.ti[ti_id].hostname is not None]

@@ -162,7 +162,7 @@ def test_a_timeout_skips_and_stops_all_that_is_unfinished(tx: Connection) -> Non
     run_id = plant_run(tx)
     ran, waited = plant_running(tx, run_id, "ran"), plant_task_instance(tx, run_id, "waited", state="none")
     done = plant_task_instance(tx, run_id, "done", state="success")
-    rows = skip_if_unfinished(tx, [run_id], "dagrun_timeout is over")
+    rows = skip_if_unfinished(tx, [run_id], "dagrun_timeout of 1:00:00 is over")
     assert [(row.id, row.state, row.attempt_id) for row in rows] == [
         (ran.id, "skipped", None),
         (waited.id, "skipped", None),
@@ -170,6 +170,7 @@ def test_a_timeout_skips_and_stops_all_that_is_unfinished(tx: Connection) -> Non
     now = look(tx, ran)
     assert now["duration"] == pytest.approx(300, abs=60)
     attempt = now["attempts"][ran.attempt_id]
-    assert (attempt["outcome"], attempt["error"]) == ("skipped", "dagrun_timeout is over")
+    assert (attempt["outcome"], attempt["error"]) == ("skipped", "dagrun_timeout of 1:00:00 is over")
+    assert look(tx, waited)["error"] == "dagrun_timeout of 1:00:00 is over"
     assert look(tx, waited)["start_date"] == look(tx, waited)["end_date"]
     assert look(tx, done)["state"] == "success"

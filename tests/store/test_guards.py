@@ -90,7 +90,11 @@ CASES: dict[str, tuple[Callable[[Connection, Scene], object], str, S]] = {
     "fail_if_current with a retry": (fail(timedelta(minutes=5)), "S3.14", S.UP_FOR_RETRY),
     "lose_if_current": (lambda tx, s: lose_if_current(tx, [Loss(i, a, "x") for i, a in s.attempts]), "S3.15", S.NONE),
     "cancel_if_current": (lambda tx, s: cancel_if_current(tx, s.attempts, "x"), "S3.17", S.FAILED),
-    "skip_if_unfinished": (lambda tx, s: skip_if_unfinished(tx, [s.run_id], "x"), "S3.18", S.SKIPPED),
+    "skip_if_unfinished": (
+        lambda tx, s: skip_if_unfinished(tx, [s.run_id], "dagrun_timeout of 1:00:00 is over"),
+        "S3.18",
+        S.SKIPPED,
+    ),
     "align_task_instances without the tasks": (
         lambda tx, s: align_task_instances(tx, [s.run_id], []),
         "S3.20",
@@ -178,7 +182,7 @@ def test_a_row_without_attempt_is_written_by_whoever_knows_that_it_has_none(tx: 
         lambda tx: fail_if_current(tx, []),
         lambda tx: lose_if_current(tx, []),
         lambda tx: cancel_if_current(tx, [], "x"),
-        lambda tx: skip_if_unfinished(tx, [], "x"),
+        lambda tx: skip_if_unfinished(tx, [], "dagrun_timeout of 1:00:00 is over"),
         lambda tx: unschedule_if_run_closed(tx, []),
         lambda tx: clear_task_instances(tx, [], {"a": 1}),
         lambda tx: clear_task_instances(tx, [1], {}),

@@ -13,6 +13,7 @@ from backfill.store.recovery import (
     Failure,
     Loss,
     fail_if_current,
+    lock_unclaimed,
     lose_if_current,
     reset_orphans,
     select_in_flight,
@@ -84,6 +85,15 @@ def test_a_new_holder_finds_all_that_is_in_flight(tx: Connection) -> None:
     found = select_in_flight(tx, job_id)
     assert ids(found) == [queued.id, running.id]
     assert found[1].facts.skips == ("x",)
+
+
+def test_what_was_claimed_or_queued_anew_meanwhile_is_not_without_claim(tx: Connection) -> None:
+    run_id = plant_run(tx)
+    waiting, anew = plant_task_instance(tx, run_id, "a"), plant_task_instance(tx, run_id, "b")
+    claimed = plant_running(tx, run_id, "c")
+    attempts = [(waiting.id, waiting.attempt_id), (anew.id, str(uuid4())), (claimed.id, claimed.attempt_id)]
+    assert lock_unclaimed(tx, attempts) == {waiting.id}
+    assert lock_unclaimed(tx, []) == set()
 
 
 # -- attempts that are over ---------------------------------------------------------------------------------------------

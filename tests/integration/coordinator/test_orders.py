@@ -152,6 +152,30 @@ def test_a_job_that_ends_by_itself_meanwhile_is_not_said_to_be_cancelled(runtime
     assert told[0].startswith(f"Job {job_id} is held by process 7 on host, which is to stop 0 running task instances")
 
 
+def test_whoever_waits_for_a_cancel_is_told_how_many_are_still_to_stop(runtime: Runtime, settings: Settings) -> None:
+    job_id = a_job(runtime, JobState.RUNNING, lease_holder="host:7:x", latest_heartbeat=datetime.now(UTC))
+    with runtime.engine.begin() as tx:
+        plant_run(tx, job_id, {"a": "running", "b": "running", "c": "running"})
+    told: list[str] = []
+    steps = iter(["a", "b", "c"])
+
+    def one_more_stops(_: float) -> None:
+        task_id = next(steps)
+        with runtime.engine.begin() as tx:
+            tx.execute(sa.text("update task_instance set state = 'failed' where task_id = :id"), {"id": task_id})
+        if task_id == "c":
+            write(runtime, "job", state="cancelled", end_date=datetime.now(UTC))
+
+    request_cancel(runtime.engine, job_id)
+    common = {"holder": "us", "settings": settings, "tell": told.append}
+    assert await_cancelled(runtime.engine, job_id, **common, wait=one_more_stops) is None
+    assert "which is to stop 3 running task instances" in told[0]
+    assert told[1:] == [
+        "Waiting for 2 running task instances to stop.",
+        "Waiting for 1 running task instance to stop.",
+    ]
+
+
 def test_a_cancel_that_is_broken_off_leaves_the_lease_free(runtime: Runtime) -> None:
     job_id = a_job(runtime, JobState.RUNNING)
 

@@ -407,6 +407,15 @@ def test_an_emptied_server_whose_clock_went_back_is_still_heard(executor: Celery
     assert collect(executor, 1) == [event]
 
 
+def test_what_vanished_before_others_were_sent_is_sent_again(executor: CeleryExecutor, server: redis.Redis) -> None:
+    before, after = queued(number=1), queued(number=2)
+    executor.queue_task_instances([before])
+    server.flushall()
+    executor.queue_task_instances([after])
+    executor.catch_up()
+    assert sorted(waiting_ids(server)) == sorted(ids([before, after]))
+
+
 def test_messages_that_may_have_been_sent_stay_queued_and_are_sent_again(
     forgetful_broker: OwnBroker, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
 ) -> None:

@@ -47,6 +47,17 @@ def test_what_a_stopped_attempt_writes_by_itself_counts_but_nothing_is_tried_aga
     assert (report.state, report.exit_code, house.runs()) == ("cancelled", 4, {1: "failed"})
 
 
+def test_it_tells_how_many_are_still_to_stop(house, at_work):
+    a, b = at_work.running("a").facts, at_work.running("b").facts
+    house.set_rows([a.id, b.id], state="running")
+    stops = iter([a.id, b.id])
+    cancelled(at_work, lambda: [house.set_rows(next(stops), state="failed"), at_work.workplace.mailbox.wake()])
+    assert [event.text for event in house.events if isinstance(event, Note)][-2:] == [
+        f"Job {at_work.job.id} is being cancelled: 2 running task instances are told to stop.",
+        "Waiting for 1 running task instance to stop.",
+    ]
+
+
 def test_an_attempt_whose_process_is_lost_has_failed_and_is_not_sent_again(house, at_work):
     b = at_work.running("b")
     at_work.report(b, S.FAILED, infrastructure=True)

@@ -208,3 +208,13 @@ def test_the_states_of_the_whole_job_are_read_back_from_its_row(house):
         (row,) = tx.execute(BackfillJob.__table__.select()).all()
     assert (row.state, row.id) == ("deadlocked", report.job_id)
     assert row.end_date is not None
+
+
+@pytest.mark.parametrize("request_", [{}, {"max_active_runs": 1}], ids=["of the DAG", "of the job"])
+def test_a_stuck_run_that_fills_the_window_ends_the_job_though_dates_are_left(house, request_):
+    dag = dag_of("a", max_active_runs=1, arguments={"a": {"depends_on_past": True}})
+    house.plant_run(1, {"a": "failed"}, state="failed")
+    report = house.play(dag, (2, 4), **request_)
+    assert report.state is JobState.DEADLOCKED
+    assert named(report) == ["a2 deadlocked"]
+    assert report.not_started == (day(3), day(4))

@@ -1,6 +1,7 @@
 """`_manage_executor_state` holds what executors report against the rows (S8.1 to S8.4)."""
 
 import logging
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from playhouse import dag_of
@@ -173,3 +174,57 @@ def test_a_lost_attempt_within_the_budget_calls_nobody(house):
 
 def test_an_attempt_that_is_not_the_rows_calls_nobody(house):
     assert called_for(house, S.FAILED, attempt_id=OTHER) == []
+
+
+def test_fail_stop_ends_the_rest_of_the_run_also_where_the_coordinator_writes_the_failure(house, monkeypatch):
+    at_work = house.at_work(dag_of("a", "b", "c < b", fail_stop=True))
+    at_work.admit()
+    at_work.process()
+    stopped = []
+    monkeypatch.setattr(at_work.executor, "terminate", stopped.extend)
+    b = at_work.running("b").facts
+    house.set_rows(b.id, state="running")
+    at_work.report(at_work.running("a"), TaskInstanceState.FAILED)
+    at_work.ti_status.observe(at_work.job._manage_executor_state(at_work.ti_status.running))
+    at_work.job._update_counters(at_work.ti_status)
+    assert house.states() == {"a1": "failed", "b1": "failed", "c1": "skipped"}
+    assert stopped == [b.attempt_id]
+    assert at_work.ti_status.running == {}
+
+
+def test_executors_are_let_catch_up_in_each_round(at_work, monkeypatch):
+    rounds = []
+    monkeypatch.setattr(at_work.executor, "catch_up", lambda: rounds.append("a round"))
+    at_work.job._manage_executor_state(at_work.ti_status.running)
+    assert rounds == ["a round"]
+
+
+# -- the sweep ----------------------------------------------------------------------------------------------------------
+
+
+def queued_long_ago(house, at_work):
+    """A queued task instance whose message nobody has taken for hours."""
+    ti = at_work.running("a")
+    house.set_rows(ti.facts.id, queued_at=datetime.now(UTC) - timedelta(hours=2))
+    at_work.job.course.rhythm._sweep_at = 0
+    return ti
+
+
+def test_what_nobody_claimed_is_lost_if_no_message_waits(house, at_work):
+    ti = queued_long_ago(house, at_work)
+    at_work.executor.held.clear()
+    rows = at_work.job._manage_executor_state(at_work.ti_status.running)
+    assert {row.state for row in rows if row.id == ti.facts.id} == {"queued", "none"}  # as it was, and as it is
+    assert house.rows("state", "infrastructure_failures", task_id="a") == [("none", 1)]
+
+
+def test_what_is_claimed_while_its_message_is_looked_for_is_not_lost(house, at_work, monkeypatch):
+    ti = queued_long_ago(house, at_work)
+
+    def look(_attempt_ids):
+        house.set_rows(ti.facts.id, state="running", heartbeat_at=datetime.now(UTC))
+        return set()
+
+    monkeypatch.setattr(at_work.executor, "holds", look)
+    at_work.job._manage_executor_state(at_work.ti_status.running)
+    assert house.rows("state", "external_executor_id", task_id="a") == [("running", ti.facts.attempt_id)]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import dedent
 
@@ -263,6 +264,35 @@ def test_subdags_are_found_by_their_id_and_do_not_make_a_path_ambiguous(tmp_path
     )
     assert find_dag(str(tmp_path / "parent.py"), tmp_path).dag.dag_id == "p"
     assert find_dag("p.c", tmp_path).dag.parent_dag is not None
+
+
+def test_a_subdag_of_any_depth_has_the_dates_of_the_dag_at_the_top(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        parent="""
+        from backfill import DAG
+        from backfill.operators import EmptyOperator, SubDagOperator
+
+        def deep():
+            with DAG("p.c.deep") as dag:
+                EmptyOperator(task_id="x")
+            return dag
+
+        def child():
+            with DAG("p.c", schedule="@hourly") as dag:
+                SubDagOperator(task_id="deep", subdag=deep())
+            return dag
+
+        with DAG("p", schedule="@weekly"):
+            SubDagOperator(task_id="c", subdag=child())
+        """,
+    )
+    start, end = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 31, tzinfo=UTC)
+    dates = [
+        [date.logical_date.day for date in find_dag(dag_id, tmp_path).dag.timetable.run_dates(start, end)]
+        for dag_id in ("p", "p.c", "p.c.deep")
+    ]
+    assert dates == [[7, 14, 21, 28]] * 3
 
 
 def test_dags_that_match_come_in_order_of_their_ids_without_subdags(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_a_value_from_the_run_is_checked_against_the_schema_below_it() -> None:
 
 def test_a_param_without_a_value_must_be_given() -> None:
     dag = DAG("d", params={"day": Param(type="string", format="date")})
-    with pytest.raises(UsageError, match="The param 'day' has no value; give it with --conf"):
+    with pytest.raises(UsageError, match=r"The param 'day' has no value; give it with conf \(--conf"):
         resolve_params(dag, None, {})
     with pytest.raises(UsageError, match="is not a 'date'"):
         resolve_params(dag, None, {"day": "soon"})

@@ -44,5 +44,5 @@ def test_a_regex_that_matches_nothing_names_the_tasks(wide: DAG) -> None:
 
 
 def test_a_regex_that_cannot_be_read_is_named(wide: DAG) -> None:
-    with pytest.raises(UsageError, match=r"The task regex '\(' cannot be read: missing \)"):
+    with pytest.raises(UsageError, match=r"'\(' is no regular expression: missing \)"):
         chosen_tasks(wide, "(", ignore_dependencies=False)

@@ -27,14 +27,18 @@ def test_ids_carry_the_prefixes_of_their_groups(dag: DAG) -> None:
     assert dag.get_task("g.h.b").label == "b"
 
 
-def test_a_group_without_prefix_leaves_ids_to_the_one_around_it(dag: DAG) -> None:
+def test_in_a_group_without_prefix_ids_are_as_they_are_given_whatever_is_around_it(dag: DAG) -> None:
     with dag, TaskGroup("g", prefix_group_id=False):
         empty("a")
         with TaskGroup("h"):
             empty("b")
     with dag, TaskGroup("o"), TaskGroup("p", prefix_group_id=False):
         empty("c")
-    assert dag.task_ids == ["a", "h.b", "o.c"]
+        with TaskGroup("q"):
+            empty("d")
+    assert dag.task_ids == ["a", "h.b", "c", "q.d"]
+    assert list(dag.task_groups) == ["g", "h", "o", "o.p", "q"]
+    assert dag.get_task("c").label == "c"
 
 
 def test_edges_of_a_group_are_those_of_its_first_and_last_tasks(dag: DAG) -> None:

@@ -109,6 +109,11 @@ def test_dates_have_their_filters(dag: DAG) -> None:
     assert render(text, {"d": moment}, dag) == expected
 
 
+def test_a_date_that_there_is_not_is_none_in_a_filter_too(dag: DAG) -> None:
+    text = "{{ d | ds }} {{ d | ds_nodash }} {{ d | ts }} {{ d | ts_nodash }} {{ d | ts_nodash_with_tz }}"
+    assert render(text, {"d": None}, dag) == "None None None None None"
+
+
 def test_a_macro_that_fails_is_named_with_the_field_and_one_that_skips_skips(prepare: Any) -> None:
     def fail() -> None:
         raise ValueError("no such thing")

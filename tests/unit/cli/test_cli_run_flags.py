@@ -228,9 +228,9 @@ def test_without_a_date_no_dag_is_loaded(runtime: FakeRuntime, monkeypatch: pyte
         ([*RANGE, "-t", "load_("], "'load_(' is no regular expression"),
         ([*RANGE, "-l", "--executor", "celery"], "-l means --executor local, but --executor celery is given; leave one of them out."),
         ([*RANGE, "--executor", "dask"], "'dask' is not one of 'celery', 'local'"),
-        ([*RANGE, "--max-active-runs", "0"], "0 is not in the range x>=1"),
+        ([*RANGE, "--max-active-runs", "0"], "0 is not in the range 1<=x<=1000000000"),
         ([*RANGE, "--max-failures", "0"], "'0' is no number from 1"),
-        ([*RANGE, "--delay-on-limit", "0"], "0.0 is not in the range x>0"),
+        ([*RANGE, "--delay-on-limit", "0"], "0.0 is not in the range 0<x<=86400"),
         ([*RANGE, "--reprocess", "all"], "'all' is not one of 'none', 'failed', 'completed'"),
         ([*RANGE, "-S", "/nowhere"], "'/nowhere' does not exist"),
         ([*RANGE, "--reset-dagrun"], "No such option '--reset-dagrun'"),
@@ -372,6 +372,13 @@ def test_with_a_broker_of_others_workers_are_started_on_demand_only(
     monkeypatch.setenv("BACKFILL__CELERY__BROKER_URL", "redis://broker.example.org/0")
     request_of(runtime, *arguments)
     assert runtime.workers == [count]
+
+
+def test_workers_that_no_task_needs_are_said_to_start_nothing(runtime: FakeRuntime) -> None:
+    runtime.broker_url = ""
+    said = "--workers 3 starts nothing: no task of this job goes to Celery."
+    assert said in backfill("run", "sales", *RANGE, "-l", "--workers", "3").stderr
+    assert said not in backfill("run", "sales", *RANGE, "-l").stderr
 
 
 def test_that_nobody_listens_is_said(runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> None:

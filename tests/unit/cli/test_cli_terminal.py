@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from backfill import clock
 from backfill.cli import terminal
 
 
@@ -27,7 +28,7 @@ from backfill.cli import terminal
     ],
 )
 def test_a_duration_has_two_units_at_most(seconds: float, text: str) -> None:
-    assert terminal.duration_text(timedelta(seconds=seconds)) == text
+    assert clock.duration_text(timedelta(seconds=seconds)) == text
 
 
 @pytest.mark.parametrize(
@@ -38,8 +39,8 @@ def test_a_rate_has_the_unit_that_gives_a_number_above_one(rate: float, text: st
 
 
 def test_midnight_goes_without_saying() -> None:
-    assert terminal.moment_text(datetime(2024, 1, 2, tzinfo=UTC)) == "2024-01-02"
-    assert terminal.moment_text(datetime(2024, 1, 2, 6, 0, 1, 500, tzinfo=UTC)) == "2024-01-02 06:00:01"
+    assert clock.moment_text(datetime(2024, 1, 2, tzinfo=UTC)) == "2024-01-02"
+    assert clock.moment_text(datetime(2024, 1, 2, 6, 0, 1, 500, tzinfo=UTC)) == "2024-01-02 06:00:01"
 
 
 def test_control_characters_are_written_out() -> None:

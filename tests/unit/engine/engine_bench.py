@@ -176,6 +176,11 @@ class Bench:
         self.decide()
         return self.pick()
 
+    def startable(self) -> list[str]:
+        """Decide what there is to decide, and return by name the subdags that are to be started then."""
+        self.decide()
+        return self.names(self.window.startable())
+
     # -- names
 
     def id(self, name: str) -> int:

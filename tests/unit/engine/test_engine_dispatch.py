@@ -255,7 +255,7 @@ def subdag(**options: Any) -> Bench:
 def test_a_subdag_is_started_by_the_caller_and_takes_no_place() -> None:
     bench = subdag()
     bench.set("a", "success")
-    assert bench.names(bench.decisions().start) == ["s"]
+    assert bench.startable() == ["s"]
     assert bench.pick() == []
     assert bench.window.ready_unplaced() == []
     bench.set("s", "running")
@@ -276,4 +276,4 @@ def test_a_running_subdag_does_not_count_for_parallelism() -> None:
 
 def test_mark_success_reaches_into_a_subdag() -> None:
     bench = subdag(mark_success=True)
-    assert bench.names(bench.decisions().start) == ["s"]
+    assert bench.startable() == ["s"]

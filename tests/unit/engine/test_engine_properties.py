@@ -157,6 +157,23 @@ class Disturbed(Watched):
         return super()._tick()
 
 
+class Starts(Watched):
+    """A replay in which every start is held against a naive reading of the rules, and against every limit."""
+
+    def check_limits(self) -> None:
+        Replay.check_limits(self)
+
+    def _dispatch(self) -> None:
+        references = [self.reference(run) for run in self.active.values()]
+        allowed = {row.id for each in references for row in each.idle() if each.judge(row) == "ready"}
+        before = self.in_flight()
+        super()._dispatch()
+        assert self.in_flight() - before <= allowed
+
+    def in_flight(self) -> set[int]:
+        return {row.id for row in self.rows.task_instances.values() if row.state in IN_FLIGHT}
+
+
 def view(window: Window) -> dict[str, Any]:
     """Return all that a window says of itself."""
     unlimited = Occupancy(pool_sizes=UNLIMITED)
@@ -199,6 +216,18 @@ def test_final_states_do_not_depend_on_the_order_of_events(scenario: dict[str, A
     assert first["task_instances"] == second["task_instances"]
     assert first["dag_runs"] == second["dag_runs"]
     assert first["job"] == second["job"]
+
+
+@THOROUGH
+@given(SCENARIOS, SEED)
+def test_no_limit_is_ever_exceeded(scenario: dict[str, Any], seed: int) -> None:
+    Replay(scenario, random.Random(seed)).run()
+
+
+@THOROUGH
+@given(SCENARIOS, SEED)
+def test_no_task_starts_before_its_upstreams_allow_it(scenario: dict[str, Any], seed: int) -> None:
+    Starts(scenario, random.Random(seed)).run()
 
 
 @THOROUGH

@@ -214,3 +214,7 @@ def test_macros_work_on_texts() -> None:
     assert macros.ds_add("2024-02-28", 0) == "2024-02-28"
     assert macros.ds_format("2024-01-31", "%Y-%m-%d", "%d.%m.%y") == "31.01.24"
     assert 0 <= macros.random() < 1
+    assert macros.dateutil.parser.parse("31 January 2024") == macros.datetime(2024, 1, 31)
+    assert macros.datetime(2024, 1, 31) + macros.dateutil.relativedelta.relativedelta(months=1) == macros.datetime(
+        2024, 2, 29
+    )

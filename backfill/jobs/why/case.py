@@ -1,0 +1,74 @@
+"""What is known when a question is asked: the job, the servers as they were found, and the row that the question is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backfill.config import Settings
+from backfill.jobs.backfill_job import BackfillJob
+from backfill.jobs.why.answers import Held, TaskAnswer
+from backfill.jobs.why.hindrances import BrokerView
+from backfill.jobs.why.labels import label
+from backfill.store.inspection import RunDateRow, TaskInstanceDetail
+from backfill.store.jobs import JobRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A job about which something is asked."""
+
+    row: JobRow
+    #: The same, with its DAG where that could be loaded.
+    job: BackfillJob
+    settings: Settings
+    #: Why the DAG could not be loaded, in one sentence.
+    dag_trouble: str | None = None
+    #: None: the job needs no broker.
+    broker: BrokerView | None = None
+
+    @property
+    def chosen(self) -> list[str]:
+        """The chosen tasks in topological order."""
+        return list(self.row.params.get("task_ids") or ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """The task instance that a question is about, and the other ones of its run."""
+
+    case: Case
+    date: RunDateRow
+    ti: TaskInstanceDetail
+    run_rows: tuple[TaskInstanceDetail, ...]
+
+    @property
+    def label(self) -> str:
+        """Its name in sentences."""
+        return label(self.ti.task_id, self.date.logical_date, self.ti.map_index)
+
+    @property
+    def log_command(self) -> str:
+        """The command that shows its log."""
+        index = f" --map-index {self.ti.map_index}" if self.ti.map_index >= 0 else ""
+        date = self.date.logical_date.isoformat().removesuffix("T00:00:00+00:00")
+        return f"backfill logs {self.case.row.id} {self.ti.task_id} {date}{index}"
+
+    @property
+    def tries(self) -> str:
+        """Which try it is in, of how many."""
+        return f"try {self.ti.try_number} of {max(self.ti.max_tries + 1, self.ti.try_number)}"
+
+    def answer(self, held_by: Held, sentence: str, *remarks: str) -> TaskAnswer:
+        """Return an answer about it."""
+        return TaskAnswer(
+            job_id=self.case.row.id,
+            dag_id=self.case.row.dag_id,
+            task_id=self.ti.task_id,
+            logical_date=self.date.logical_date,
+            map_index=self.ti.map_index,
+            state=self.ti.state,
+            run_id=self.ti.run_id,
+            try_number=self.ti.try_number,
+            held_by=held_by,
+            answer=sentence,
+        ).remarking(*remarks)
