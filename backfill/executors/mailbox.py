@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import time
 from collections import deque
 
 from backfill.messages import ExecutorEvent
+
+#: Seconds between two looks at what has gathered.
+_SLICE = 0.005
 
 
 class Mailbox:
@@ -39,6 +43,14 @@ class Mailbox:
         woken, self._woken = self._woken, False
         self._was_woken |= woken
         return woken or bool(self._events)
+
+    def gather(self, seconds: float, enough: int) -> None:
+        """After a `wait`: let more events come for `seconds`, until `enough` are there or somebody wakes the reader."""
+        until = time.monotonic() + seconds
+        self._take()
+        while not self._woken and len(self._events) < enough and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _SLICE))  # to be woken by each of hundreds of events would cost more than to look
+            self._take()
 
     def was_woken(self) -> bool:
         """Return whether a `wait` was ended by a wake since the last call."""

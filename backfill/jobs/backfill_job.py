@@ -38,7 +38,7 @@ from backfill.jobs.timeouts import attempts_to_stop
 from backfill.jobs.waits import Waits
 from backfill.keys import TaskInstanceKey
 from backfill.messages import DagSource
-from backfill.states import ENDED_BADLY, FINISHED, JobState, Reprocess, TaskInstanceState
+from backfill.states import ENDED_BADLY, FINISHED, IN_FLIGHT, JobState, Reprocess, TaskInstanceState
 from backfill.store import recovery, task_instances
 from backfill.store.dates import PlannedDate
 from backfill.telemetry import Dispatched, Event, Note, RunAdmitted, RunSettled
@@ -255,6 +255,8 @@ class BackfillJob(BaseJob):
             return
         admitted = self.at_work().write(run_dates.admit_next, session)
         run_dates.confirm(admitted)
+        if run_dates.has_more:
+            self.course.rhythm.go_on()
         if run_dates.waits_for_others:
             self.course.rhythm.hold_until_others_move(self.course.rhythm.admission)
         if run_dates.crowded_out(admitted):
@@ -301,6 +303,7 @@ class BackfillJob(BaseJob):
 
     def _let_in(self, opened: OpenedRuns, ti_status: DagRunTaskStatus, session: Session | None) -> None:
         """Take runs and their task instances into the window."""
+        in_flight: list[TaskInstance] = []
         for run in opened.runs:
             ti_status.active_runs[run.id] = run
             ti_status.executed_dag_run_dates.add(run.logical_date)
@@ -308,18 +311,24 @@ class BackfillJob(BaseJob):
             self.course.window.admit(run, rows, first=self.course.is_first(run), previous=opened.previous.get(run.id))
             for ti in self.course.task_instances(row for row in rows if self.course.window.knows(row.id)):
                 self._sort(ti_status, ti)
+                if ti.facts.state in IN_FLIGHT:
+                    in_flight.append(ti)
             self._tell(RunAdmitted(self.id, run.run_id))
-        if opened.runs and ti_status.running:
-            self._take_charge(opened.runs, ti_status, session)
+        if in_flight:
+            self._take_charge(opened.runs, in_flight, ti_status, session)
 
-    def _take_charge(self, dag_runs: Sequence[RunFacts], ti_status: DagRunTaskStatus, session: Session | None) -> None:
+    def _take_charge(
+        self,
+        dag_runs: Sequence[RunFacts],
+        in_flight: Sequence[TaskInstance],
+        ti_status: DagRunTaskStatus,
+        session: Session | None,
+    ) -> None:
         """Adopt what is in flight in runs that others left, and reset what nobody holds (S8.6)."""
-        found = self._reconciler.in_flight_of(dag_runs, ti_status.running)
-        if found:
-            self._reconciler.adopt(found)
-            for run in dag_runs:
-                self.reset_state_for_orphaned_tasks(run, session)
-            self._observe(ti_status, self._reconciler.sweep(session))
+        self._reconciler.adopt(in_flight)
+        for run in dag_runs:
+            self.reset_state_for_orphaned_tasks(run, session)
+        self._observe(ti_status, self._reconciler.sweep([run.id for run in dag_runs], session))
 
     # -- ready task instances become attempts ---------------------------------------------------------------------------
 
@@ -364,9 +373,9 @@ class BackfillJob(BaseJob):
         """
         rows = self._reconciler.reconcile(self.at_work().reported_events(), running, session)
         if self.course.rhythm.sweep_due():
-            rows += self._reconciler.sweep(session)
+            self._reconciler.begin_sweep()
             self.course.admission.read_again()
-        return rows
+        return rows + self._reconciler.sweep_on(session)
 
     def _update_counters(self, ti_status: DagRunTaskStatus, session: Session | None = None) -> None:
         """Sort task instances by their row's state, whatever was remembered (S8.7).
@@ -376,13 +385,16 @@ class BackfillJob(BaseJob):
         observed = ti_status.observed()
         if observed is None:
             observed = self._reconciler.read_again(ti_status.running, session)
-        self._observe(ti_status, observed)
-        for ti in self.course.task_instances(row for row in observed if self.course.window.knows(row.id)):
-            ti_status.sort(ti)  # also what is no news to the window
+        news = {row.id for row in self._observe(ti_status, observed)}
+        others = (row for row in observed if row.id not in news and self.course.window.knows(row.id))
+        for ti in self.course.task_instances(others):
+            ti_status.sort(ti)
 
-    def _observe(self, ti_status: DagRunTaskStatus, rows: Iterable[TaskInstanceFacts]) -> None:
-        """Take in rows as they are now; what is news about them is sorted and told."""
-        self._announce(ti_status, self.course.window.take_in(rows))
+    def _observe(self, ti_status: DagRunTaskStatus, rows: Iterable[TaskInstanceFacts]) -> list[TaskInstanceFacts]:
+        """Take in rows as they are now; what is news about them is sorted, told and returned."""
+        news = self.course.window.take_in(rows)
+        self._announce(ti_status, news)
+        return news
 
     def _announce(self, ti_status: DagRunTaskStatus, changed: Iterable[TaskInstanceFacts]) -> None:
         ended = []
@@ -497,8 +509,10 @@ class BackfillJob(BaseJob):
         )
 
     def _wait(self) -> None:
-        """Sleep until something is reported or due (S1.7)."""
-        self.at_work().mailbox.wait(self.course.due_in(self.at_work().lease))
+        """Sleep until something is reported or due (S1.7); where work is queued up before the workers, until more is reported."""
+        mailbox, in_flight = self.at_work().mailbox, self.course.window.counts().running
+        if mailbox.wait(self.course.due_in(self.at_work().lease)):
+            mailbox.gather(self.course.rhythm.linger(), enough=in_flight // 2)
 
     def _tell(self, event: Event) -> None:
         self.at_work().telemetry.emit(event)
