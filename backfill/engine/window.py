@@ -235,8 +235,8 @@ class Window:
         run, slot = self._board.runs[place >> SLOT_BITS], place & SLOT_MASK
         key = run.keys.get(slot)
         if key is None:
-            key = TaskInstanceKey(run.facts.dag_id, self.task_id(ti_id), run.facts.run_id, run.indexes[slot])
-            run.keys[slot] = key
+            task_id = self._graph.tasks[run.task_of(slot)].task_id
+            key = run.keys[slot] = TaskInstanceKey(run.facts.dag_id, task_id, run.facts.run_id, run.indexes[slot])
         return key
 
     def task_id(self, ti_id: int) -> str:

@@ -57,12 +57,14 @@ class Mailbox:
         was, self._was_woken = self._was_woken, False
         return was
 
-    def drain(self) -> list[ExecutorEvent]:
-        """Return the events that have come, oldest first, and keep none. A wake that came with them still counts."""
+    def drain(self, at_most: int | None = None) -> list[ExecutorEvent]:
+        """Return the events that have come, oldest first, and keep none; or `at_most` so many, and keep the rest.
+
+        A wake that came with them still counts.
+        """
         self._take()
-        events = list(self._events)
-        self._events.clear()
-        return events
+        count = len(self._events) if at_most is None else min(at_most, len(self._events))
+        return [self._events.popleft() for _ in range(count)]
 
     def _take(self) -> None:
         """Sort in whatever has arrived, without waiting."""

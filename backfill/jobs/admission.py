@@ -10,6 +10,7 @@ from datetime import datetime
 from backfill.dag import DAG
 from backfill.engine.graph import Graph
 from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
+from backfill.jobs.base_job import PORTION
 from backfill.jobs.request import BackfillRequest
 from backfill.states import ENDED_BADLY, DagRunState, TaskInstanceState
 from backfill.store import clearing, dates, previous, report, runs, task_instances
@@ -17,8 +18,6 @@ from backfill.store.database import Tx
 from backfill.store.dates import PlannedDate
 from backfill.store.runs import TaskTemplate
 
-#: Task instances that come into the window with one look, if not with one run: what follows from them must not hold up the loop.
-PORTION = 1000
 #: Pending dates are read this many at a time: enough for many ticks, little enough to keep in memory.
 CHUNK = 500
 

@@ -21,7 +21,7 @@ from backfill.engine.window import RunOutcome
 from backfill.executors import BaseExecutor
 from backfill.facts import RunFacts, TaskInstanceFacts
 from backfill.jobs.admission import Admission, OpenedRuns
-from backfill.jobs.base_job import BaseJob, Lease, Workplace
+from backfill.jobs.base_job import PORTION, BaseJob, Lease, Workplace
 from backfill.jobs.callbacks import RunCallbacks
 from backfill.jobs.cancel import Cancellation
 from backfill.jobs.conclusion import collect_errors, conclude, progress, tell_ends
@@ -512,7 +512,7 @@ class BackfillJob(BaseJob):
         """Sleep until something is reported or due (S1.7); where work is queued up before the workers, until more is reported."""
         mailbox, in_flight = self.at_work().mailbox, self.course.window.counts().running
         if mailbox.wait(self.course.due_in(self.at_work().lease)):
-            mailbox.gather(self.course.rhythm.linger(), enough=in_flight // 2)
+            mailbox.gather(self.course.rhythm.linger(), enough=min(in_flight // 2, PORTION))
 
     def _tell(self, event: Event) -> None:
         self.at_work().telemetry.emit(event)

@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 #: How often a transaction of the loop is tried: with the pauses between, for more than two minutes, the time of a restart (S1.8).
 ATTEMPTS = 40
+#: Task instances that one step of the loop admits, takes in, sweeps or queues, if not those of one run: none holds up the others.
+PORTION = 500
 
 
 class Lease(Protocol):
@@ -103,8 +105,8 @@ class Workplace:
             executor.start(context)
 
     def reported_events(self) -> list[ExecutorEvent]:
-        """Return what the executors have reported since the last call."""
-        return self.mailbox.drain()
+        """Return what the executors have reported since the last call; the rest of very much waits for the next."""
+        return self.mailbox.drain(PORTION)
 
     @cached_property
     def _reading(self) -> Engine:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from backfill.engine.limits import Occupancy
 from backfill.executors import BaseExecutor, QueuedAttempt, Unsent, normal_name
 from backfill.facts import TaskInstanceFacts
-from backfill.jobs.base_job import Workplace
+from backfill.jobs.base_job import PORTION, Workplace
 from backfill.jobs.course import Course
 from backfill.messages import Attempt
 from backfill.store import task_instances
@@ -20,10 +20,6 @@ from backfill.store.task_instances import QueueRequest
 from backfill.telemetry import Note
 
 logger = logging.getLogger(__name__)
-
-
-#: Task instances that are queued with one look at the limits: more would hold up the loop.
-PORTION = 1000
 
 
 @dataclass(frozen=True, slots=True)

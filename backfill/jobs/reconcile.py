@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from backfill.engine.retries import retry_delay
 from backfill.executors import LocalExecutor, Unsent
 from backfill.facts import TaskInstanceFacts
-from backfill.jobs.base_job import Workplace
+from backfill.jobs.base_job import PORTION, Workplace
 from backfill.jobs.callbacks import RunCallbacks
 from backfill.jobs.course import Course
 from backfill.jobs.task_status import TaskInstance
@@ -36,9 +36,6 @@ from backfill.store.recovery import Failure, Loss, Swept
 logger = logging.getLogger(__name__)
 
 Running = Mapping[TaskInstanceKey, TaskInstance]
-
-#: Task instances that a sweep reads in one round of the loop, if not those of one run: more would hold it up.
-PORTION = 2000
 
 
 class Reconciler:

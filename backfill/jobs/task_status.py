@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, MutableMapping, MutableSet
+from collections.abc import Callable, Container, Iterable, MutableMapping, MutableSet
 from datetime import datetime
+from operator import isub
 from typing import NamedTuple, assert_never
 
 from backfill.facts import RunFacts, TaskInstanceFacts
@@ -17,6 +18,17 @@ class TaskInstance(NamedTuple):
 
     key: TaskInstanceKey
     facts: TaskInstanceFacts
+
+
+class _Bucket(NamedTuple):
+    """The keys of one bucket, and how one more is put in."""
+
+    keys: Container[TaskInstanceKey]
+    put: Callable[[TaskInstanceKey, TaskInstance], None]
+
+
+def _set_of_keys(keys: MutableSet[TaskInstanceKey]) -> _Bucket:
+    return _Bucket(keys, lambda key, _: keys.add(key))
 
 
 class BlockedTask(NamedTuple):
@@ -73,31 +85,37 @@ class DagRunTaskStatus:
         #: Runs whose `dagrun_timeout` ran out.
         self.timed_out: list[RunFacts] = []
         self._observed: list[TaskInstanceFacts] | None = None
+        self._buckets = {str(state): self._bucket_of(state) for state in TaskInstanceState}
 
-    def sort(self, ti: TaskInstance) -> None:
-        """Put `ti` into the bucket of its row's state, whatever was remembered of it (S8.7)."""
-        key = ti.key
-        self.forget(key)
-        match TaskInstanceState(ti.facts.state):
+    def _bucket_of(self, state: TaskInstanceState) -> _Bucket:
+        """Return where task instances in `state` belong; those that are `removed` belong nowhere."""
+        match state:
             case TaskInstanceState.SUCCESS:
-                self.succeeded.add(key)
+                return _set_of_keys(self.succeeded)
             case TaskInstanceState.SKIPPED:
-                self.skipped.add(key)
+                return _set_of_keys(self.skipped)
             case TaskInstanceState.FAILED | TaskInstanceState.UPSTREAM_FAILED:
-                self.failed.add(key)
+                return _set_of_keys(self.failed)
             case TaskInstanceState.QUEUED | TaskInstanceState.RUNNING:
-                self.running[key] = ti
+                return _Bucket(self.running, self.running.__setitem__)
             case (
                 TaskInstanceState.NONE
                 | TaskInstanceState.SCHEDULED
                 | TaskInstanceState.UP_FOR_RETRY
                 | TaskInstanceState.UP_FOR_RESCHEDULE
             ):
-                self.to_run[key] = ti
+                return _Bucket(self.to_run, self.to_run.__setitem__)
             case TaskInstanceState.REMOVED:
-                pass
+                return _Bucket((), lambda _, __: None)
             case unknown:
                 assert_never(unknown)
+
+    def sort(self, ti: TaskInstance) -> None:
+        """Put `ti` into the bucket of its row's state, whatever was remembered of it (S8.7)."""
+        key, bucket = ti.key, self._buckets[ti.facts.state]
+        if key not in bucket.keys:
+            self.forget(key)
+        bucket.put(key, ti)
 
     def observe(self, rows: Iterable[TaskInstanceFacts]) -> None:
         """Keep rows as just read, until `observed` hands them over to be sorted."""
@@ -110,10 +128,9 @@ class DagRunTaskStatus:
 
     def forget(self, key: TaskInstanceKey) -> None:
         """Take `key` out of whichever bucket holds it."""
-        self.to_run.pop(key, None)
-        self.running.pop(key, None)
-        for bucket in (self.succeeded, self.skipped, self.failed, self.not_ready, self.deadlocked):
-            bucket.discard(key)
+        if self.to_run.pop(key, None) is None and self.running.pop(key, None) is None:
+            for bucket in (self.succeeded, self.skipped, self.failed, self.not_ready, self.deadlocked):
+                bucket.discard(key)
 
     def block(self, blocked: BlockedTask) -> None:
         """Sort a task instance that can never run."""
@@ -130,7 +147,13 @@ class DagRunTaskStatus:
         """Let a run leave the window: its keys go, their numbers stay."""
         self.active_runs.pop(run.id, None)
         self.finished_runs += 1
-        for ti in task_instances:
-            if ti.key not in self.deadlocked:  # those stay named to the end
-                self.forget(ti.key)
-                self.departed[TaskInstanceState(ti.facts.state)] += 1
+        gone = {
+            ti.key: ti.facts.state for ti in task_instances if ti.key not in self.deadlocked
+        }  # those stay named to the end
+        for bucket in (self.succeeded, self.skipped, self.failed, self.not_ready):
+            isub(bucket, set(gone))
+        for key in gone:
+            self.to_run.pop(key, None)
+            self.running.pop(key, None)
+        for word, count in Counter(gone.values()).items():
+            self.departed[TaskInstanceState(word)] += count
