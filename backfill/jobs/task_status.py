@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, MutableMapping, MutableSet
+from collections.abc import Callable, Iterable, MutableMapping, MutableSet
 from datetime import datetime
-from operator import isub
 from typing import NamedTuple, assert_never
 
 from backfill.facts import RunFacts, TaskInstanceFacts
@@ -18,17 +17,6 @@ class TaskInstance(NamedTuple):
 
     key: TaskInstanceKey
     facts: TaskInstanceFacts
-
-
-class _Bucket(NamedTuple):
-    """The keys of one bucket, and how one more is put in."""
-
-    keys: Container[TaskInstanceKey]
-    put: Callable[[TaskInstanceKey, TaskInstance], None]
-
-
-def _set_of_keys(keys: MutableSet[TaskInstanceKey]) -> _Bucket:
-    return _Bucket(keys, lambda key, _: keys.add(key))
 
 
 class BlockedTask(NamedTuple):
@@ -85,37 +73,35 @@ class DagRunTaskStatus:
         #: Runs whose `dagrun_timeout` ran out.
         self.timed_out: list[RunFacts] = []
         self._observed: list[TaskInstanceFacts] | None = None
-        self._buckets = {str(state): self._bucket_of(state) for state in TaskInstanceState}
+        self._put = {str(state): self._put_into_bucket_of(state) for state in TaskInstanceState}
 
-    def _bucket_of(self, state: TaskInstanceState) -> _Bucket:
-        """Return where task instances in `state` belong; those that are `removed` belong nowhere."""
+    def _put_into_bucket_of(self, state: TaskInstanceState) -> Callable[[TaskInstanceKey, TaskInstance], None]:
+        """Return what puts a task instance where those in `state` belong; those that are `removed` belong nowhere."""
         match state:
             case TaskInstanceState.SUCCESS:
-                return _set_of_keys(self.succeeded)
+                return lambda key, _: self.succeeded.add(key)
             case TaskInstanceState.SKIPPED:
-                return _set_of_keys(self.skipped)
+                return lambda key, _: self.skipped.add(key)
             case TaskInstanceState.FAILED | TaskInstanceState.UPSTREAM_FAILED:
-                return _set_of_keys(self.failed)
+                return lambda key, _: self.failed.add(key)
             case TaskInstanceState.QUEUED | TaskInstanceState.RUNNING:
-                return _Bucket(self.running, self.running.__setitem__)
+                return self.running.__setitem__
             case (
                 TaskInstanceState.NONE
                 | TaskInstanceState.SCHEDULED
                 | TaskInstanceState.UP_FOR_RETRY
                 | TaskInstanceState.UP_FOR_RESCHEDULE
             ):
-                return _Bucket(self.to_run, self.to_run.__setitem__)
+                return self.to_run.__setitem__
             case TaskInstanceState.REMOVED:
-                return _Bucket((), lambda _, __: None)
+                return lambda _, __: None
             case unknown:
                 assert_never(unknown)
 
     def sort(self, ti: TaskInstance) -> None:
         """Put `ti` into the bucket of its row's state, whatever was remembered of it (S8.7)."""
-        key, bucket = ti.key, self._buckets[ti.facts.state]
-        if key not in bucket.keys:
-            self.forget(key)
-        bucket.put(key, ti)
+        self.forget(ti.key)
+        self._put[ti.facts.state](ti.key, ti)
 
     def observe(self, rows: Iterable[TaskInstanceFacts]) -> None:
         """Keep rows as just read, until `observed` hands them over to be sorted."""
@@ -128,9 +114,10 @@ class DagRunTaskStatus:
 
     def forget(self, key: TaskInstanceKey) -> None:
         """Take `key` out of whichever bucket holds it."""
-        if self.to_run.pop(key, None) is None and self.running.pop(key, None) is None:
-            for bucket in (self.succeeded, self.skipped, self.failed, self.not_ready, self.deadlocked):
-                bucket.discard(key)
+        self.to_run.pop(key, None)
+        self.running.pop(key, None)
+        for bucket in (self.succeeded, self.skipped, self.failed, self.not_ready, self.deadlocked):
+            bucket.discard(key)
 
     def block(self, blocked: BlockedTask) -> None:
         """Sort a task instance that can never run."""
@@ -147,11 +134,13 @@ class DagRunTaskStatus:
         """Let a run leave the window: its keys go, their numbers stay."""
         self.active_runs.pop(run.id, None)
         self.finished_runs += 1
-        gone = {
-            ti.key: ti.facts.state for ti in task_instances if ti.key not in self.deadlocked
-        }  # those stay named to the end
-        for bucket in (self.succeeded, self.skipped, self.failed, self.not_ready):
-            isub(bucket, set(gone))
+        # those that are deadlocked stay named to the end
+        gone = {ti.key: ti.facts.state for ti in task_instances if ti.key not in self.deadlocked}
+        keys = set(gone)
+        self.succeeded -= keys
+        self.skipped -= keys
+        self.failed -= keys
+        self.not_ready -= keys
         for key in gone:
             self.to_run.pop(key, None)
             self.running.pop(key, None)
