@@ -173,6 +173,7 @@ def _connect_args(parts: URL, application_name: str, connect_timeout: timedelta)
         "-c timezone=UTC",
         "-c idle_in_transaction_session_timeout=15s",  # a frozen process must not hold the locks of S5.1
         "-c lock_timeout=10s",  # waiting longer means that somebody is stuck: give up and repeat
+        "-c enable_seqscan=off",  # every statement follows an index; of a table not analysed yet the planner guesses otherwise
         "-c jit=off",  # every statement is short; to compile one costs more than it saves
         *([own_options] if isinstance(own_options, str) else own_options),
     ]

@@ -218,14 +218,17 @@ def pending_dates(tx: Tx, job_id: int, limit: int | None, *, dag_id: str | None 
 _MARK = statement(
     """
     with marked as (
-        select date.job_id, date.dag_id, date.ordinal, mark.dag_run_id
-        from unnest(cast(:ordinals as integer[]), cast(:dag_run_ids as bigint[])) as mark (ordinal, dag_run_id)
-        join job on job.id = :job_id
-        join job_run_date date
-            on date.job_id = job.id and date.dag_id = coalesce(:dag_id, job.dag_id) and date.ordinal = mark.ordinal
-        where date.active
-        order by date.ordinal
-        for no key update of date
+        select date.*, mark.dag_run_id
+        from (
+            select * from unnest(cast(:ordinals as integer[]), cast(:dag_run_ids as bigint[])) as m (ordinal, dag_run_id)
+            order by ordinal
+        ) mark
+        cross join lateral (
+            select date.job_id, date.dag_id, date.ordinal from job_run_date date
+            where date.job_id = :job_id and date.dag_id = coalesce(:dag_id, (select dag_id from job where id = :job_id))
+              and date.ordinal = mark.ordinal and date.active
+            for no key update
+        ) date
     )
     update job_run_date date
     set progress = :progress, dag_run_id = coalesce(marked.dag_run_id, date.dag_run_id)

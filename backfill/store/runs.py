@@ -144,7 +144,7 @@ _ALIGN_EXISTING = statement(
         operator = coalesce(changed.operator, ti.operator),
         priority_weight = coalesce(changed.priority_weight, ti.priority_weight)
     from changed
-    where ti.id = changed.id
+    where ti.id = changed.id and ti.id = any(array(select id from changed))
     """,
     template=_TEMPLATE,
 )
@@ -244,10 +244,10 @@ def count_running_runs(tx: Tx, dag_id: str, job_id: int | None = None) -> Runnin
     return RunningRuns(*tx.execute(_COUNT_RUNNING, {"dag_id": dag_id, "job_id": job_id}).one())
 
 
-# A run stands in the list of its present job, or of the last one that had it.
+# A run stands in the list of its present job, or of the last one that had it. The sum keeps the planner off the primary key.
 _ORDINAL = """
     left join lateral (
-        select date.ordinal from job_run_date date where date.dag_run_id = run.id order by date.job_id desc limit 1
+        select date.ordinal from job_run_date date where date.dag_run_id = run.id order by date.job_id + 0 desc limit 1
     ) place on true
 """
 
