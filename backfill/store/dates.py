@@ -201,7 +201,10 @@ _SELECT_PENDING = statement(
            coalesce(run.id, date.dag_run_id) as dag_run_id,
            coalesce(run.state = 'running' and not run.external_trigger, false) as counts_as_running
     from date
-    left join dag_run run on run.dag_id = date.dag_id and run.logical_date = date.logical_date
+    left join lateral (
+        select * from dag_run run where run.dag_id = date.dag_id and run.logical_date = date.logical_date
+        offset 0  -- one by one: the planner cannot know how few dates are left
+    ) run on true
     order by date.ordinal
     """
 )

@@ -224,7 +224,7 @@ with run as materialized (
     select id, dag_id, logical_date from dag_run where job_id = :job_id and state = 'running'
 ), in_flight as materialized (
     select t.* from (select distinct dag_id from run) d
-    join task_instance t on t.dag_id = d.dag_id and t.state in ('queued', 'running')
+    join task_instance t on t.dag_id = d.dag_id and t.in_flight
 )
 select t.id, t.dag_id, t.task_id, t.run_id, t.map_index, r.logical_date, t.try_number, t.start_date,
        statement_timestamp() - t.start_date, t.hostname

@@ -127,7 +127,7 @@ _SELECT_OCCUPANCY = statement(
         select case when apart then ti.task_id else '' end as task_id, case when apart then ti.dag_run_id else 0 end as dag_run_id
         from (select cast(:apart as text[]) is null or ti.task_id = any(cast(:apart as text[])) as apart) limits
     ) place
-    where ti.state in $in_flight
+    where ti.in_flight
       and (ti.dag_id = any(cast(:dag_ids as text[])) or ti.pool = any(cast(:pools as text[])))
       and not (ti.operator = 'SubDagOperator' and ti.external_executor_id is null)
     group by ti.pool, ti.dag_id, place.task_id, place.dag_run_id, ti.queued_by_job_id
