@@ -37,9 +37,8 @@ from backfill.jobs.task_status import DagRunTaskStatus, TaskInstance
 from backfill.jobs.timeouts import attempts_to_stop
 from backfill.jobs.waits import Waits
 from backfill.keys import TaskInstanceKey
-from backfill.messages import DagSource
 from backfill.states import ENDED_BADLY, FINISHED, IN_FLIGHT, JobState, Reprocess, TaskInstanceState
-from backfill.store import recovery, task_instances
+from backfill.store import task_instances
 from backfill.store.dates import PlannedDate
 from backfill.telemetry import Dispatched, Event, Note, RunAdmitted, RunSettled
 from backfill.timetables import RunDate
@@ -167,7 +166,7 @@ class BackfillJob(BaseJob):
     def _execute(self, session: Session | None = None) -> Report:
         """Drive the job from whatever its rows say to its end, and return the report (S9.4)."""
         with ExitStack() as at_the_end:
-            self.at_work().start_executors(self._dag_source(), at_the_end)
+            self.at_work().start_executors(self.source_for_workers(), at_the_end)
             at_the_end.callback(self._callbacks.end, meanwhile=self.at_work().lease.renew_if_due)
             ti_status = self._take_over(session)
             executors = self.at_work().executors
@@ -210,14 +209,6 @@ class BackfillJob(BaseJob):
             self._obey(ti_status, session)
             ti_status.observe(self._manage_executor_state(ti_status.running, session))
             self._update_counters(ti_status, session)
-
-    def _dag_source(self) -> DagSource:
-        return DagSource(
-            dag_id=self.dag_id,
-            pickle_hash=self.dag_pickle_hash,
-            file=self.dag_source.get("file"),
-            file_hash=self.dag_source.get("file_hash"),
-        )
 
     def _take_over(self, session: Session | None) -> DagRunTaskStatus:
         """Read what an earlier holder left in the rows: adopt what runs, reset what nobody holds (S8.6)."""
@@ -418,17 +409,8 @@ class BackfillJob(BaseJob):
 
         With a run: in that run; without: in all `running` runs of any type. What runs is never touched.
         """
-        workplace, held = self.at_work(), self._reconciler.held_attempts(session)
-        return workplace.write(
-            lambda tx: recovery.reset_orphans(
-                tx,
-                self.id,
-                workplace.settings.lease_timeout,
-                held=held,
-                dag_run_id=filter_by_dag_run.id if filter_by_dag_run else None,
-            ),
-            session,
-        )
+        self.at_work()
+        return self._reconciler.reset_orphans(filter_by_dag_run.id if filter_by_dag_run else None, session)
 
     # -- the end of runs, and of the job --------------------------------------------------------------------------------
 

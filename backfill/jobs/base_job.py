@@ -31,7 +31,7 @@ T = TypeVar("T")
 #: How often a transaction of the loop is tried: with the pauses between, for more than two minutes, the time of a restart (S1.8).
 ATTEMPTS = 40
 #: Task instances that one step of the loop admits, takes in, sweeps or queues, if not those of one run: none holds up the others.
-PORTION = 500
+PORTION = 400
 
 
 class Lease(Protocol):
@@ -179,6 +179,15 @@ class BaseJob(Base):
         if self.workplace is None:
             raise RuntimeError("the job is not being driven: call run(), or give it a workplace first")
         return self.workplace
+
+    def source_for_workers(self) -> DagSource:
+        """Return where workers find the DAG."""
+        return DagSource(
+            dag_id=self.dag_id,
+            pickle_hash=self.dag_pickle_hash,
+            file=self.dag_source.get("file"),
+            file_hash=self.dag_source.get("file_hash"),
+        )
 
     def _execute(self, session: Session | None = None) -> Report:
         """Drive the job to its end and return the report; a `session` takes every write."""

@@ -239,10 +239,14 @@ class Reconciler:
         for executor in self._workplace.executors.values():
             executor.adopt(attempts)
 
-    def held_attempts(self, session: Session | None = None) -> set[str]:
-        """Return the queued attempts of this job that its executors hold (S8.5)."""
+    def reset_orphans(self, dag_run_id: int | None, session: Session | None = None) -> int:
+        """Set to `none` what nobody holds (S8.5), in one run or (None) in all that are running; return how many."""
         in_flight = self._workplace.read(lambda tx: recovery.select_in_flight(tx, self._job_id), session)
-        return self._held({each.facts.attempt_id for each in in_flight if each.facts.attempt_id})
+        held = self._held({each.facts.attempt_id for each in in_flight if each.facts.attempt_id})
+        timeout = self._workplace.settings.lease_timeout
+        return self._workplace.write(
+            lambda tx: recovery.reset_orphans(tx, self._job_id, timeout, held=held, dag_run_id=dag_run_id), session
+        )
 
     def _held(self, attempt_ids: set[str]) -> set[str]:
         if not attempt_ids:
