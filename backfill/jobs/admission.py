@@ -137,10 +137,11 @@ class Admission:
         before, self._crowded = self._crowded, not admitted.runs and not self._own_runs and self._foreign_runs > 0
         return self._crowded and not before
 
-    def read_again(self) -> None:
-        """Forget what was read of pending dates: a run that somebody cleared meanwhile is pending again."""
+    def read_again(self, tx: Tx) -> None:
+        """Read which dates are pending: a run that somebody cleared meanwhile is so again."""
         self._pending.clear()
         self._read_all = False
+        self._fill(tx, 0)
 
     # -- dates become runs ----------------------------------------------------------------------------------------------
 

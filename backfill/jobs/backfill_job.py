@@ -365,7 +365,7 @@ class BackfillJob(BaseJob):
         rows = self._reconciler.reconcile(self.at_work().reported_events(), running, session)
         if self.course.rhythm.sweep_due():
             self._reconciler.begin_sweep()
-            self.course.admission.read_again()
+            self.at_work().read(self.course.admission.read_again, session)
         return rows + self._reconciler.sweep_on(session)
 
     def _update_counters(self, ti_status: DagRunTaskStatus, session: Session | None = None) -> None:
@@ -374,18 +374,17 @@ class BackfillJob(BaseJob):
         These are the ones whose rows were just observed. With none observed every `running` one is read again.
         """
         observed = ti_status.observed()
-        if observed is None:
-            observed = self._reconciler.read_again(ti_status.running, session)
-        news = {row.id for row in self._observe(ti_status, observed)}
-        others = (row for row in observed if row.id not in news and self.course.window.knows(row.id))
-        for ti in self.course.task_instances(others):
-            ti_status.sort(ti)
+        if observed is not None:
+            self._observe(ti_status, observed)
+            return
+        rows = self._reconciler.read_again(ti_status.running, session)
+        self._observe(ti_status, rows)
+        for ti in self.course.task_instances(row for row in rows if self.course.window.knows(row.id)):
+            ti_status.sort(ti)  # also what is no news to the window
 
-    def _observe(self, ti_status: DagRunTaskStatus, rows: Iterable[TaskInstanceFacts]) -> list[TaskInstanceFacts]:
-        """Take in rows as they are now; what is news about them is sorted, told and returned."""
-        news = self.course.window.take_in(rows)
-        self._announce(ti_status, news)
-        return news
+    def _observe(self, ti_status: DagRunTaskStatus, rows: Iterable[TaskInstanceFacts]) -> None:
+        """Take in rows as they are now; what is news about them is sorted and told."""
+        self._announce(ti_status, self.course.window.take_in(rows))
 
     def _announce(self, ti_status: DagRunTaskStatus, changed: Iterable[TaskInstanceFacts]) -> None:
         ended = []
