@@ -23,10 +23,11 @@ import resource
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ class Statements:
 
     def __init__(self, engine: Engine) -> None:
         self.counts: Counter[str] = Counter()
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
         self.backends: set[int] = set()
         self._begun = 0.0
         event.listen(engine, "before_cursor_execute", self._before)
@@ -221,7 +222,7 @@ def measure(given: argparse.Namespace, engine: Engine, workers_engine: Engine) -
     total = report.tasks["total"]
     assert report.tasks["success"] == total, report
     print(f"{'calls':>8} {'ms':>9} {'µs/TI':>7}  statement")
-    for name, seconds in statements.seconds.most_common(given.lines):
+    for name, seconds in sorted(statements.seconds.items(), key=itemgetter(1), reverse=True)[: given.lines]:
         print(f"{statements.counts[name]:8} {1e3 * seconds:9.1f} {1e6 * seconds / total:7.1f}  {name}")
     if profiler:
         pstats.Stats(profiler).sort_stats("tottime").print_stats(45)
@@ -261,7 +262,7 @@ def watch_ticks(job: BackfillJob) -> list[float]:
         begun[0] = time.thread_time()
         go_round(*given)
 
-    job._wait, job._execute_for_run_dates = timed_wait, timed_rounds  # type: ignore[method-assign]  # noqa: SLF001
+    job._wait, job._execute_for_run_dates = timed_wait, timed_rounds  # type: ignore[method-assign, assignment]  # noqa: SLF001
     return ticks
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from backfill.engine.retries import retry_delay
 from backfill.executors import LocalExecutor, Unsent
-from backfill.facts import TaskInstanceFacts
+from backfill.facts import RunFacts, TaskInstanceFacts
 from backfill.jobs.base_job import PORTION, Workplace
 from backfill.jobs.callbacks import RunCallbacks
 from backfill.jobs.course import Course
@@ -229,8 +229,17 @@ class Reconciler:
 
     # -- who holds what -------------------------------------------------------------------------------------------------
 
-    def adopt(self, found: Sequence[TaskInstance]) -> None:
-        """Let the executors take charge of attempts that somebody else handed over (S8.6)."""
+    def take_charge(
+        self, dag_runs: Sequence[RunFacts], in_flight: Sequence[TaskInstance], session: Session | None = None
+    ) -> list[TaskInstanceFacts]:
+        """Adopt what is in flight in runs that others left, and reset what nobody holds (S8.6); return the rows as they are then."""
+        self._adopt(in_flight)
+        for run in dag_runs:
+            self.reset_orphans(run.id, session)
+        return self.sweep([run.id for run in dag_runs], session)
+
+    def _adopt(self, found: Sequence[TaskInstance]) -> None:
+        """Let the executors take charge of attempts that somebody else handed over."""
         attempts = [
             Attempt(ti.facts.id, ti.key, ti.facts.attempt_id, ti.facts.try_number)
             for ti in found
