@@ -25,6 +25,7 @@ from backfill.messages import ExecutorEvent
 from backfill.operators import BranchPythonOperator, EmptyOperator, PythonOperator
 from backfill.states import DagRunState, TaskInstanceState
 from backfill.store import (
+    attempts,
     clearing,
     dates,
     leases,
@@ -78,7 +79,7 @@ ROWS = (
               case when r.state = 'running' then (array['success', 'success', 'success', 'queued', 'running', 'queued', 'running',
                                                         'scheduled', 'none', 'none'])[n] else 'success' end,
               1, gen_random_uuid(), r.creating_job_id, now(), now(), now(), 'default_pool', 'backfill'
-       from dag_run r, generate_series(1, 10) n""",
+       from dag_run r, generate_series(1, 10) n order by r.id, n""",
     """insert into task_attempt (attempt_id, task_instance_id, try_number, start_date)
        select external_executor_id, id, 1, now() from task_instance where task_id in ('t5', 't6')""",
     "insert into xcom (task_instance_id, key, value) select id, 'return_value', '[1]' from task_instance where task_id = 't1'",
@@ -271,6 +272,26 @@ def test_it_reads_what_it_returns_and_no_growing_table_from_end_to_end(large: La
             how = looks(nodes)
             assert not [look for look in how if look[1] == "Seq Scan"], (statement, how)
             assert sum(rows for _, _, rows in how) <= MOST_READ, (statement, how)
+        tx.rollback()
+
+
+def test_a_claim_touches_no_index(large: Large) -> None:
+    counted = "select n_tup_upd, n_tup_hot_upd from pg_stat_xact_user_tables where relname = 'task_instance'"
+    with large.engine.connect() as tx:
+        ti_id = large.tis(8)[0]
+        (queued,) = task_instances.queue_if_idle(
+            tx, JOB, [QueueRequest(ti_id, str(UUID(int=1)), "default_pool", "celery")]
+        )
+        before = tx.execute(text(counted)).one()
+        attempts.claim_if_queued(
+            tx,
+            task_instance_id=ti_id,
+            attempt_id=str(UUID(int=1)),
+            try_number=queued.try_number,
+            hostname="h",
+            pid=1,
+        )
+        assert tx.execute(text(counted)).one() == (before.n_tup_upd + 1, before.n_tup_hot_upd + 1)
         tx.rollback()
 
 
