@@ -31,7 +31,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Connection, Engine, event, text
 
 from backfill import DAG, migrations
 from backfill.config import Settings
@@ -139,7 +139,7 @@ class Statements:
         self._begun = 0.0
         event.listen(engine, "before_cursor_execute", self._before)
         event.listen(engine, "after_cursor_execute", self._after)
-        event.listen(engine, "commit", lambda _: self.counts.update(["begin", "commit"]))
+        event.listen(engine, "commit", self._committed)
         event.listen(engine, "connect", self._connected)
 
     @property
@@ -154,6 +154,10 @@ class Statements:
         name = " ".join(statement.split())[:110]
         self.counts[name] += 1
         self.seconds[name] += time.perf_counter() - self._begun
+
+    def _committed(self, connection: Connection) -> None:
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":  # else neither is sent
+            self.counts.update(["begin", "commit"])
 
     def _connected(self, connection: Any, _: Any) -> None:
         self.backends.add(connection.info.backend_pid)

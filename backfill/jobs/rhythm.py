@@ -11,7 +11,7 @@ BROKER_PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)
 #: Share of the time that attempts have to wait in their queue, for which the loop may let reports gather, and the most
 #: of it in seconds. Work of a higher priority waits for so long, too.
 LINGER_SHARE = 0.7
-LONGEST_LINGER = 0.2
+LONGEST_LINGER = 0.4
 
 Clock = Callable[[], float]
 
