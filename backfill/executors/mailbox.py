@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import time
 from collections import deque
 
 from backfill.messages import ExecutorEvent
+
+#: Seconds between two looks at what has gathered.
+_SLICE = 0.005
 
 
 class Mailbox:
@@ -40,17 +44,27 @@ class Mailbox:
         self._was_woken |= woken
         return woken or bool(self._events)
 
+    def gather(self, seconds: float, enough: int) -> None:
+        """After a `wait`: let more events come for `seconds`, until `enough` are there or somebody wakes the reader."""
+        until = time.monotonic() + seconds
+        self._take()
+        while not self._woken and len(self._events) < enough and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _SLICE))  # to be woken by each of hundreds of events would cost more than to look
+            self._take()
+
     def was_woken(self) -> bool:
         """Return whether a `wait` was ended by a wake since the last call."""
         was, self._was_woken = self._was_woken, False
         return was
 
-    def drain(self) -> list[ExecutorEvent]:
-        """Return the events that have come, oldest first, and keep none. A wake that came with them still counts."""
+    def drain(self, at_most: int | None = None) -> list[ExecutorEvent]:
+        """Return the events that have come, oldest first, and keep none; or `at_most` so many, and keep the rest.
+
+        A wake that came with them still counts.
+        """
         self._take()
-        events = list(self._events)
-        self._events.clear()
-        return events
+        count = len(self._events) if at_most is None else min(at_most, len(self._events))
+        return [self._events.popleft() for _ in range(count)]
 
     def _take(self) -> None:
         """Sort in whatever has arrived, without waiting."""

@@ -87,6 +87,7 @@ class Course:
         self.graphs = {dag.dag_id: self.graph, **{name: each.graph for name, each in members.items()}}
         #: (dag_id, task_id) of all tasks in topological order.
         self.order = order_of_tasks(dag.dag_id, self.graph, list(members.values()))
+        self.limited_task_ids = sorted({name for graph in self.graphs.values() for name in graph.limited_task_ids})
         self.pools = sorted({pool for graph in self.graphs.values() for pool in graph.pools})
         self._templates = {
             (name, template.task_id): template
@@ -135,6 +136,12 @@ class Course:
     def task(self, row: TaskInstanceFacts) -> AbstractOperator:
         """Return the task of a task instance in the window."""
         return self.dags[self.dag_id_of(row.dag_run_id)].task_dict[row.task_id]
+
+    def task_of(self, ti_id: int) -> AbstractOperator:
+        """Return the task of a task instance in the window, by its id."""
+        if self.subdags is None:
+            return self.dag.task_dict[self.window.task_id(ti_id)]
+        return self.dags[self.window.key(ti_id).dag_id].task_dict[self.window.task_id(ti_id)]
 
     def template(self, dag_id: str, task_id: str) -> TaskTemplate:
         """Return the row that a run gets for a task, or the first of them if it is mapped over literals."""

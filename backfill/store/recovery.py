@@ -9,9 +9,12 @@ from typing import Any, NamedTuple, cast
 from sqlalchemy import TextClause
 
 from backfill.facts import TaskInstanceFacts
+from backfill.states import TaskInstanceState
 from backfill.store.database import Tx
-from backfill.store.statements import columns, read_facts, statement
+from backfill.store.statements import as_facts, columns, fetch, statement
 from backfill.store.values import storable_text
+
+_WIDTH = len(TaskInstanceFacts._fields)
 
 
 class InFlight(NamedTuple):
@@ -63,17 +66,53 @@ def select_zombies(tx: Tx, job_id: int, heartbeat_timeout: timedelta) -> list[In
     return _read(tx, _SELECT_ZOMBIES, job_id=job_id, timeout=heartbeat_timeout)
 
 
-_SELECT_UNCLAIMED = statement(
-    "$rows and ti.state = 'queued' and $silent order by ti.id", rows=_IN_FLIGHT, silent=_SILENT
+class Swept(NamedTuple):
+    """What a look at whole runs found."""
+
+    #: All rows of the runs, `removed` ones too, run by run.
+    rows: list[TaskInstanceFacts]
+    #: What is `running` without a heartbeat for too long (S8.4).
+    zombies: list[InFlight]
+    #: What is `queued` without a claim for too long; lost are those of which the executor knows no message (S8.4).
+    unclaimed: list[InFlight]
+
+
+_SWEEP = statement(
+    """
+    select $facts, ti.executor, ti.queue, ti.hostname, moment.since,
+           moment.is_watched and coalesce(moment.since, '-infinity') < statement_timestamp() - moment.patience as is_silent
+    from dag_run run
+    join task_instance ti on ti.dag_run_id = run.id
+    cross join lateral (
+        select coalesce(case ti.state when 'running' then ti.heartbeat_at else ti.queued_at end, run.start_date) as since,
+               cast(case ti.state when 'running' then :heartbeat_timeout else :queued_timeout end as interval) as patience,
+               ti.state in $in_flight and run.state = 'running' and run.job_id is not distinct from :job_id
+                   and not (ti.operator = 'SubDagOperator' and ti.external_executor_id is null) as is_watched
+    ) moment
+    where run.id = any(cast(:dag_run_ids as bigint[]))
+    order by run.id, ti.id
+    """
 )
 
 
-def select_unclaimed(tx: Tx, job_id: int, queued_timeout: timedelta) -> list[InFlight]:
-    """Return what is `queued` in the job's window for `queued_timeout` without a claim.
-
-    Lost are those of them that their executor does not know to be waiting (S8.4).
-    """
-    return _read(tx, _SELECT_UNCLAIMED, job_id=job_id, timeout=queued_timeout)
+def sweep_runs(
+    tx: Tx, job_id: int, dag_run_ids: Collection[int], *, heartbeat_timeout: timedelta, queued_timeout: timedelta
+) -> Swept:
+    """Return all rows of runs of the job's window, and which of them have been silent for too long (S8.4)."""
+    parameters = {
+        "job_id": job_id,
+        "dag_run_ids": list(dag_run_ids),
+        "heartbeat_timeout": heartbeat_timeout,
+        "queued_timeout": queued_timeout,
+    }
+    rows = fetch(tx.execute(_SWEEP, parameters))
+    facts = _facts(rows)
+    silent = [InFlight(known, *row[_WIDTH:-1]) for known, row in zip(facts, rows, strict=True) if row[-1]]
+    return Swept(
+        facts,
+        zombies=[each for each in silent if each.facts.state == TaskInstanceState.RUNNING],
+        unclaimed=[each for each in silent if each.facts.state == TaskInstanceState.QUEUED],
+    )
 
 
 _LOCK_UNCLAIMED = statement(
@@ -110,10 +149,12 @@ def select_hosts(tx: Tx, ti_ids: Collection[int]) -> dict[int, str]:
 
 
 def _read(tx: Tx, sql: TextClause, **parameters: Any) -> list[InFlight]:
-    rows = tx.execute(sql, parameters).all()
-    width = len(TaskInstanceFacts._fields)
-    facts = read_facts(row[:width] for row in rows)
-    return [InFlight(known, *row[width:]) for known, row in zip(facts, rows, strict=True)]
+    rows = fetch(tx.execute(sql, parameters))
+    return [InFlight(known, *row[_WIDTH:]) for known, row in zip(_facts(rows), rows, strict=True)]
+
+
+def _facts(rows: Iterable[tuple[Any, ...]]) -> list[TaskInstanceFacts]:
+    return as_facts(row[:_WIDTH] for row in rows)
 
 
 class Failure(NamedTuple):

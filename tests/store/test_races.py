@@ -178,7 +178,7 @@ def test_the_second_of_two_jobs_counts_the_runs_of_the_first(engine: Engine, whi
 
     def count(tx: Connection) -> int:
         lock_limits(tx, ["sales"], [])
-        return count_running_runs(tx, "sales")
+        return count_running_runs(tx, "sales").all
 
     with engine.begin() as tx:
         lock_limits(tx, ["sales"], [])
