@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from backfill.store.attempts import Claim
+from backfill.store.claims import Claim
 from backfill.store.context import PreviousSuccess, count_expanded, select_previous_success
 from backfill.timetables import RunDate, Timetable
 from workers import macros

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from backfill.dag.context import context_of_task
 from backfill.dag.params import resolve_params
 from backfill.exceptions import BackfillError, TaskTimeout
 from backfill.states import TaskInstanceState
-from backfill.store.attempts import Claim
+from backfill.store.claims import Claim
 from workers.conclusion import will_retry
 from workers.context import TaskContext, build_context
 from workers.dags import DagCache, WorkerDag
@@ -64,11 +65,15 @@ class Execution:
         self._hostname = hostname
         #: The operator, once the DAG is loaded.
         self.task: AbstractOperator | None = None
+        #: Seconds that it took to load the DAG; next to nothing if the process had it already.
+        self.loading = 0.0
         self._context: TaskContext | None = None
 
     def perform(self) -> Outcome:
         """Load the DAG and run the task; raises what user code raises."""
+        began = time.monotonic()
         loaded = self._dags.get(self._claim, self._database)
+        self.loading = time.monotonic() - began
         operator = loaded.dag.task_dict.get(self._claim.task_id)
         if operator is None:
             raise BackfillError(f"The DAG {self._claim.dag_id!r} has no task {self._claim.task_id!r} any more.")

@@ -31,8 +31,10 @@ class LostAttempts:
     def report(self, bundle: Bundle, reason: str) -> None:
         """Put back what the child had not begun with, at no cost; the rest is an infrastructure failure (S8.3)."""
         unclaimed = self._put_back(bundle.attempts) if len(bundle.attempts) > 1 else set()
-        for attempt in bundle.attempts:
-            self._events.publish(bundle.stream, self._event(attempt, attempt.task_instance_id in unclaimed, reason))
+        self._events.publish(
+            bundle.stream,
+            [self._event(attempt, attempt.task_instance_id in unclaimed, reason) for attempt in bundle.attempts],
+        )
 
     def flush(self) -> None:
         """Send what the broker could not take before."""

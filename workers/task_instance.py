@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from backfill.keys import TaskInstanceKey
 from backfill.states import DagRunState, TaskInstanceState
 from backfill.store import context as store_context, xcoms
-from backfill.store.attempts import Claim
+from backfill.store.claims import Claim
 from backfill.store.xcoms import RETURN_VALUE, XCom
 
 logger = logging.getLogger(__name__)

@@ -333,9 +333,10 @@ class CeleryExecutor(BaseExecutor):
         members: Any = client.smembers(self._marker)
         return {name.decode() for name in members} or {self.context.settings.celery.queue}
 
-    def _receive(self, event: ExecutorEvent) -> None:
-        self._sent.note(event)
-        self.context.mailbox.put(event)
+    def _receive(self, events: Sequence[ExecutorEvent]) -> None:
+        for event in events:
+            self._sent.note(event)
+        self.context.mailbox.put(*events)
 
     def _distrust(self) -> None:
         self._doubt.set()

@@ -25,7 +25,7 @@ from sqlalchemy import Connection, Engine, update
 from backfill.keys import TaskInstanceKey
 from backfill.models import task_instance
 from backfill.states import TRANSITIONS, TaskInstanceState
-from backfill.store.attempts import Claim, claim_if_queued
+from backfill.store.claims import Claim, claim_if_queued
 
 CLAIMABLE = next(row.sources for row in TRANSITIONS if row.rule == "S3.7")
 

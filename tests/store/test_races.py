@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, insert, text
 
 from backfill.models import slot_pool
 from backfill.states import DagRunState, JobState, TaskInstanceState
-from backfill.store.attempts import claim_if_queued
+from backfill.store.claims import claim_if_queued
 from backfill.store.clearing import clear_task_instances
 from backfill.store.leases import claim_lease_if_free, fence
 from backfill.store.recovery import Loss, lose_if_current
