@@ -23,6 +23,8 @@ WIRE_VERSION = 2
 _UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: Name under which the Celery task is registered; tasks are sent by name, so the coordinator needs no worker code.
 TASK_NAME = "backfill.run"
+#: Name of the order to all workers to hold some attempts against their rows at once (remote control).
+LOOK = "backfill_look"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ class ExecutorEvent:
 
 def encode_events(events: Sequence[ExecutorEvent]) -> str:
     """Return events that happened together as the JSON text of one entry of a stream, which `decode_events` reads."""
-    return json.dumps([event._fields() for event in events], separators=(",", ":"))  # noqa: SLF001  # of this module
+    return json.dumps([event._fields() for event in events], separators=(",", ":"))  # of this module
 
 
 def decode_events(text: str | bytes) -> list[ExecutorEvent]:

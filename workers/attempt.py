@@ -109,7 +109,12 @@ class RunningAttempt:
         """Run the task, and its callbacks."""
         shared = self._shared
         self._execution = execution = Execution(
-            self._claim, dags=shared.dags, database=shared.database, guard=self._guard, log=log, hostname=shared.hostname
+            self._claim,
+            dags=shared.dags,
+            database=shared.database,
+            guard=self._guard,
+            log=log,
+            hostname=shared.hostname,
         )
         outcome = self._outcome(execution)
         execution.report(outcome)

@@ -132,9 +132,7 @@ class Ledger:
 
     def say_running(self, claim: Claim, seconds: float) -> None:
         """Tell the coordinator that an attempt runs since `seconds`. Short ones end before that would help anybody (S8.1)."""
-        event = ExecutorEvent(
-            claim.task_instance_id, claim.attempt_id, TaskInstanceState.RUNNING, duration=seconds
-        )
+        event = ExecutorEvent(claim.task_instance_id, claim.attempt_id, TaskInstanceState.RUNNING, duration=seconds)
         self._publish([event])
 
     def _write(self, writing: Writing, patiently: bool) -> list[Claim]:

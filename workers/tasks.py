@@ -8,6 +8,7 @@ from typing import Any
 from backfill.exceptions import MessageError, ServiceUnavailable
 from backfill.messages import TASK_NAME, Bundle
 from backfill.states import TaskInstanceState
+from workers import control  # noqa: F401  # registers what the worker obeys
 from workers.app import app, lifecycle
 from workers.runner import AttemptEnd
 
@@ -39,11 +40,7 @@ def run(*arguments: Any, **_keywords: Any) -> None:
 
 def raise_if_failed(ends: tuple[AttemptEnd, ...]) -> None:
     """Raise `TaskInstanceFailed` naming the attempts that failed, if any did."""
-    failures = [
-        f"{end.key} (try {end.try_number}) {end.state}: {end.error}"
-        for end in ends
-        if end.state in _FAILURES
-    ]
+    failures = [f"{end.key} (try {end.try_number}) {end.state}: {end.error}" for end in ends if end.state in _FAILURES]
     for failure in failures:
         logger.warning("%s", failure)
     if failures:

@@ -13,7 +13,10 @@ _UPWARDS, _DOWNWARDS = 0.5, 0.25
 
 
 class Durations:
-    """Expected durations in seconds: an exponential average that rises faster than it sinks."""
+    """Expected durations in seconds: an exponential average that rises faster than it sinks.
+
+    One thread may note while others ask.
+    """
 
     def __init__(self) -> None:
         self._expected: OrderedDict[Hashable, float] = OrderedDict()
@@ -24,8 +27,9 @@ class Durations:
 
     def note(self, task: Hashable, seconds: float) -> None:
         """Learn that one took `seconds`."""
-        known = self._expected.pop(task, seconds)
+        known = self._expected.get(task, seconds)
         weight = _UPWARDS if seconds > known else _DOWNWARDS
         self._expected[task] = known + weight * (seconds - known)
+        self._expected.move_to_end(task)
         if len(self._expected) > KEPT:
             self._expected.popitem(last=False)

@@ -20,6 +20,7 @@ from backfill.jobs.rhythm import Rhythm
 from backfill.jobs.task_status import BlockedTask, DagRunTaskStatus, TaskInstance
 from backfill.jobs.timeouts import TIMED_OUT, RunTimeouts
 from backfill.jobs.verdict import Budget
+from backfill.messages import ExecutorEvent
 from backfill.states import FINISHED, DagRunState, TaskInstanceState
 from backfill.store.runs import TaskTemplate
 
@@ -76,12 +77,22 @@ class Course:
         self.budget = Budget(settings.task.infrastructure_retries, disable_retry=request.disable_retry)
         self.pace = Pace()
         self.throttle = Throttle()
+        #: Task instances whose next attempt shares no message with others (S8.3).
+        self._isolated: set[int] = set()
         #: Whether any run turned out to be stuck (S9.3): the job is deadlocked then.
         self.deadlocked = False
 
     def task_instances(self, rows: Iterable[TaskInstanceFacts]) -> list[TaskInstance]:
         """Return `rows`, all of runs in the window, with their keys."""
         return [TaskInstance(self.window.key(row.id), row) for row in rows]
+
+    def isolate(self, events: Iterable[ExecutorEvent]) -> None:
+        """Note what was lost with others of its process, so that the next loss tells which of them was at fault (S8.3)."""
+        self._isolated.update(event.task_instance_id for event in events if event.alone)
+
+    def travels_alone(self, row: TaskInstanceFacts) -> bool:
+        """Return whether an attempt of `row` must not share a message: it was lost before."""
+        return row.infrastructure_failures > 0 or row.id in self._isolated
 
     def template(self, task_id: str) -> TaskTemplate:
         """Return the row that a run gets for a task, or the first of them if it is mapped over literals."""

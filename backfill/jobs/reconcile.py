@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
@@ -73,6 +74,7 @@ class Reconciler:
                 _drop(event)
         if not current:
             return []
+        self._course.isolate(current.values())
         ids = sorted(current)
         rows = self._workplace.read(lambda tx: task_instances.select_facts(tx, ids), session)
         hosts = self._hosts_of([row for row in rows if row.state == TaskInstanceState.RUNNING], session)
@@ -102,6 +104,7 @@ class Reconciler:
         for dag_run_id, previous in seen.previous.items():
             window.update_previous(dag_run_id, previous)
         events = self._lost_in(seen)
+        self._course.isolate(events)
         by_id = {row.id: row for row in seen.rows}
         verdicts = [
             verdict
@@ -114,15 +117,22 @@ class Reconciler:
         return seen.rows + self._carry_out(verdicts, ids, session)
 
     def _lost_in(self, seen: _Seen) -> list[ExecutorEvent]:
-        """Return an infrastructure failure for each zombie and each lost message (S8.4)."""
+        """Return an infrastructure failure for each zombie and each lost message (S8.4).
+
+        A process takes several attempts in hand at once and runs one: of those that it held when it died, nobody is to blame.
+        """
         task = self._workplace.settings.task
         held = self._held({each.facts.attempt_id for each in seen.unclaimed if each.facts.attempt_id})
+        holders: Counter[tuple[str | None, int | None]] = Counter(
+            (each.hostname, each.pid) for each in seen.zombies if each.pid and not each.given_up
+        )
         events = [
-            lost(
+            lost(zombie.facts, orphaned(zombie.hostname))
+            if zombie.given_up
+            else lost(
                 zombie.facts,
-                orphaned(zombie.hostname)
-                if zombie.given_up
-                else heartbeat_ran_out(task.heartbeat_timeout, zombie.hostname),
+                heartbeat_ran_out(task.heartbeat_timeout, zombie.hostname),
+                alone=holders[zombie.hostname, zombie.pid] > 1,
             )
             for zombie in seen.zombies
         ]
@@ -179,7 +189,9 @@ class Reconciler:
 
         def write(tx: Tx) -> tuple[set[int], list[TaskInstanceFacts]]:
             task_instances.take_back_if_queued(tx, taken_back)
-            losses = [Loss(v.task_instance_id, v.attempt_id, v.error) for v in verdicts if isinstance(v, Lost)]
+            losses = [
+                Loss(v.task_instance_id, v.attempt_id, v.error, v.charged) for v in verdicts if isinstance(v, Lost)
+            ]
             recovery.lose_if_current(tx, losses)
             failed = recovery.fail_if_current(tx, [self._failure(v) for v in verdicts if isinstance(v, Failed)])
             return failed, task_instances.select_facts(tx, ids)

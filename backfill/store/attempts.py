@@ -22,7 +22,6 @@ from backfill.states import TaskInstanceState
 from backfill.store.database import Tx
 from backfill.store.values import Json, encode, storable_text
 
-
 #: How an attempt may end by itself.
 _FINISHES = frozenset(
     {

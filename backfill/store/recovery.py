@@ -25,6 +25,8 @@ class InFlight(NamedTuple):
     hostname: str | None
     #: When it was queued, or gave its last sign of life; None if the row does not say.
     since: datetime | None
+    #: Process that claimed it.
+    pid: int | None
 
     @property
     def given_up(self) -> bool:
@@ -34,7 +36,7 @@ class InFlight(NamedTuple):
 
 # The run's start stands in where the row does not say: it was set by hand.
 _IN_FLIGHT = """
-    select $facts, ti.executor, ti.queue, ti.hostname, moment.since
+    select $facts, ti.executor, ti.queue, ti.hostname, moment.since, ti.pid
     from dag_run run
     join task_instance ti on ti.dag_run_id = run.id
     cross join lateral (
@@ -163,14 +165,17 @@ class Loss(NamedTuple):
     task_instance_id: int
     attempt_id: str | None
     error: str
+    #: Whether it counts against the budget.
+    charged: bool = True
 
 
 _LOSE = statement(
     """
     with gone as (
-        select ti.id, given.attempt_id, given.error
-        from unnest(cast(:ti_ids as bigint[]), cast(:attempt_ids as uuid[]), cast(:errors as text[]))
-            as given (id, attempt_id, error)
+        select ti.id, given.attempt_id, given.error, given.charged
+        from unnest(
+            cast(:ti_ids as bigint[]), cast(:attempt_ids as uuid[]), cast(:errors as text[]), cast(:charged as boolean[])
+        ) as given (id, attempt_id, error, charged)
         join task_instance ti on ti.id = given.id
         where ti.state in $in_flight and ti.external_executor_id is not distinct from given.attempt_id
         order by ti.id
@@ -178,7 +183,7 @@ _LOSE = statement(
     ),
     lost as (
         update task_instance ti
-        set state = 'none', external_executor_id = null, infrastructure_failures = ti.infrastructure_failures + 1,
+        set state = 'none', external_executor_id = null, infrastructure_failures = ti.infrastructure_failures + cast(gone.charged as integer),
             error = gone.error, next_attempt_at = null, heartbeat_at = null
         from gone
         where ti.id = gone.id
@@ -198,16 +203,17 @@ _LOSE = statement(
 def lose_if_current(tx: Tx, losses: Iterable[Loss]) -> set[int]:
     """Put attempts that are still in flight under their attempt id back to `none` after an infrastructure failure (S3.15).
 
-    The counter grows by one, the attempt id is voided, the try stays open. Returns the ids of the task instances that were changed.
+    The counter grows by one if the loss is charged, the attempt id is voided, the try stays open. Returns the ids of the task instances that were changed.
     """
     given = list(losses)
     if not given:
         return set()
-    ti_ids, attempt_ids, errors = columns(given)
+    ti_ids, attempt_ids, errors, charged = columns(given)
     parameters = {
         "ti_ids": ti_ids,
         "attempt_ids": attempt_ids,
         "errors": [storable_text(error) for error in errors],
+        "charged": charged,
     }
     return set(tx.execute(_LOSE, parameters).scalars())
 

@@ -282,7 +282,7 @@ def test_revoking_takes_messages_out_of_their_queues(executor: CeleryExecutor, s
     assert server.llen("heavy") == 0
 
 
-def test_terminating_tells_the_workers(executor: CeleryExecutor, server: redis.Redis) -> None:
+def test_terminating_tells_the_workers_to_look_at_the_rows(executor: CeleryExecutor, server: redis.Redis) -> None:
     attempt = queued()
     with server.pubsub() as channel:
         channel.psubscribe("*pidbox*")
@@ -291,8 +291,8 @@ def test_terminating_tells_the_workers(executor: CeleryExecutor, server: redis.R
         executor.terminate(ids([attempt]))
         heard: Any = channel.get_message(timeout=10)
     request = json.loads(base64.b64decode(json.loads(heard["data"])["body"]))
-    assert request["method"] == "revoke"
-    assert request["arguments"] == {"task_id": ids([attempt]), "terminate": True, "signal": "SIGTERM"}
+    assert request["method"] == "backfill_look"
+    assert request["arguments"] == {"attempt_ids": ids([attempt])}
 
 
 def test_the_end_leaves_no_thread_no_connection_and_no_key_that_stays_for_ever(
