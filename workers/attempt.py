@@ -8,7 +8,6 @@ import signal
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 from backfill.exceptions import TaskTimeout
 from backfill.store.claims import Claim
@@ -18,12 +17,12 @@ from workers.execution import Execution
 from workers.heartbeat import Heartbeat
 from workers.interruption import Guard, Interruption
 from workers.ledger import Ledger
-from workers.log_paths import log_path
-from workers.logs import LogUnwritable, TaskLog
+from workers.log_paths import log_file
+from workers.logs import Capture, LogUnwritable, TaskLog
 from workers.masking import Masker
 from workers.open_bundle import Member, OpenBundle
 from workers.outcome import Failed, HandedBack, Outcome, StopReason, TaskStopped, outcome_of
-from workers.surroundings import own_surroundings
+from workers.surroundings import Surroundings
 from workers.task_instance import Database
 
 logger = logging.getLogger(__name__)
@@ -34,11 +33,11 @@ UNRESPONSIVE_AFTER = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Shared:
     """What attempts of one process share."""
 
     hostname: str
-    log_folder: Path
+    log_folder: str
     mask: Masker
     dags: DagCache
     heartbeat: Heartbeat
@@ -47,18 +46,27 @@ class Surroundings:
     database: Database
 
 
+@dataclass(frozen=True, slots=True)
+class Between:
+    """What is put back in its place between the attempts of one bundle."""
+
+    capture: Capture
+    surroundings: Surroundings
+
+
 class RunningAttempt:
     """One claimed attempt, from just before its task begins to what has to be written for it."""
 
-    def __init__(self, member: Member, shared: Surroundings, ledger: Ledger, opened: OpenBundle) -> None:
+    def __init__(self, member: Member, shared: Shared, between: Between, ledger: Ledger, opened: OpenBundle) -> None:
         self.member = member
+        self._between = between
         self._claim = claim = _started(member)
         self._shared = shared
         self._ledger = ledger
         self._opened = opened
         self._guard = Guard()
         self._execution: Execution | None = None
-        self._path = log_path(shared.log_folder, claim.key, claim.try_number)
+        self._path = log_file(shared.log_folder, claim.key, claim.try_number)
 
     @property
     def loading(self) -> float:
@@ -99,7 +107,7 @@ class RunningAttempt:
         except LogUnwritable as error:
             return conclude(Failed(error), claim, None)
         with log:
-            with log.captured(), own_surroundings():
+            with self._between.capture.to(log), self._between.surroundings.own():
                 conclusion = self._run(log)
             if log.broken is not None:
                 logger.warning("The log %s is not complete: %s", self._path, log.broken.strerror)
@@ -115,6 +123,7 @@ class RunningAttempt:
             guard=self._guard,
             log=log,
             hostname=shared.hostname,
+            tell=self._between.surroundings.tell,
         )
         outcome = self._outcome(execution)
         execution.report(outcome)

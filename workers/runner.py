@@ -17,17 +17,18 @@ from backfill.messages import Bundle, ExecutorEvent
 from backfill.states import TaskInstanceState
 from backfill.store.claims import Claim
 from backfill.store.database import repeat
-from workers.attempt import RunningAttempt, Surroundings
+from workers.attempt import Between, RunningAttempt, Shared
 from workers.conclusion import Conclusion, Ended, conclude
 from workers.dags import DagCache
 from workers.deadman import dead_mans_switch
 from workers.heartbeat import Heartbeat
 from workers.interruption import Interruption
 from workers.ledger import Ledger
+from workers.logs import Capture
 from workers.masking import Masker, secrets_of
 from workers.open_bundle import Member, OpenBundle
 from workers.outcome import Failed, StopReason
-from workers.surroundings import own_surroundings
+from workers.surroundings import Surroundings
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +86,9 @@ class Runner:
             tick=partial(self._tick, tick),
             look=self._look,
         )
-        self._shared = Surroundings(
+        self._shared = Shared(
             hostname=hostname,
-            log_folder=settings.log_folder,
+            log_folder=str(settings.log_folder),
             mask=Masker(secrets_of(settings) | {self._key.decode()}),
             dags=DagCache(self._key, settings.core.dags_folder),
             heartbeat=self.heartbeat,
@@ -103,10 +104,10 @@ class Runner:
         """
         ledger = self._ledger(bundle.stream)
         opened = OpenBundle(bundle.attempts, ledger=ledger, heartbeat=self.heartbeat, durations=self._durations)
-        with self.interruption.listening(), own_surroundings():
+        with self.interruption.listening(), Surroundings() as surroundings, Capture() as capture:
             self._open = opened
             try:
-                return tuple(self._run(opened, ledger))
+                return tuple(self._run(opened, ledger, Between(capture, surroundings)))
             finally:
                 self._open = None
                 self._mark(None)
@@ -115,10 +116,10 @@ class Runner:
         """End the heartbeat's thread."""
         self.heartbeat.end()
 
-    def _run(self, opened: OpenBundle, ledger: Ledger) -> list[AttemptEnd]:
+    def _run(self, opened: OpenBundle, ledger: Ledger, between: Between) -> list[AttemptEnd]:
         ends: list[AttemptEnd] = []
         while not self._told_to_stop() and opened.claim_next():
-            while (attempt := self._begin(opened, ledger)) is not None:
+            while (attempt := self._begin(opened, ledger, between)) is not None:
                 conclusion = attempt.run()
                 self._mark(None)
                 opened.end(attempt.member, conclusion, overhead=attempt.loading)
@@ -130,13 +131,13 @@ class Runner:
         opened.close()
         return ends
 
-    def _begin(self, opened: OpenBundle, ledger: Ledger) -> RunningAttempt | None:
+    def _begin(self, opened: OpenBundle, ledger: Ledger, between: Between) -> RunningAttempt | None:
         """Return the next attempt that is still ours, with its heartbeat told what to do about it."""
         attempt: RunningAttempt | None = None
 
         def start(member: Member) -> bool:
             nonlocal attempt
-            attempt = RunningAttempt(member, self._shared, ledger, opened)
+            attempt = RunningAttempt(member, self._shared, between, ledger, opened)
             return attempt.may_begin()
 
         member = opened.begin(start)
