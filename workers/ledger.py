@@ -61,6 +61,13 @@ class Entry:
     ended: float
     #: False: its task waited for another one after the claim, so that the claim's date is too early.
     began_with_claim: bool = True
+    #: Seconds of it in which the process got to know the DAG; the next attempt will not need them.
+    loading: float = 0.0
+
+    @property
+    def duration(self) -> float:
+        """Seconds that the next attempt of the task may take, by this one."""
+        return max(0.0, self.ended - self.began - self.loading)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +221,7 @@ def _report(entry: Entry, took_effect: set[str]) -> ExecutorEvent | None:
         case Ended(finish=finish) if finish.attempt_id in took_effect:
             info = None if finish.error is None else finish.error[:LONGEST_INFO]
             return ExecutorEvent(
-                finish.task_instance_id, finish.attempt_id, finish.state, info, duration=entry.ended - entry.began
+                finish.task_instance_id, finish.attempt_id, finish.state, info, duration=entry.duration
             )
         case Ended(finish=finish):
             logger.warning("Attempt %s is not current any more; its end is thrown away", finish.attempt_id)

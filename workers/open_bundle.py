@@ -105,15 +105,15 @@ class OpenBundle:
                     self._unbegun.append(member.claim)
             self._heartbeat.remove(member.watch)
 
-    def end(self, member: Member, conclusion: Conclusion, *, overhead: float = 0.0) -> None:
-        """Note how the running attempt ended; what only its first run in this process took is `overhead`, in seconds."""
-        ended = self._heartbeat.now()
-        self._durations.note(_task_of(member.claim), max(0.0, ended - member.began - overhead))
+    def end(self, member: Member, conclusion: Conclusion, *, loading: float = 0.0) -> None:
+        """Note how the running attempt ended; `loading` are the seconds in which this process got to know its DAG."""
+        entry = _entry(member, conclusion, self._heartbeat.now(), loading)
+        self._durations.note((member.claim.dag_id, member.claim.task_id), entry.duration)
         with self._lock:
             if self._running is not member:
                 return  # the other thread has ended it
             self._running = None
-            self._ended.append(_entry(member, conclusion, ended))
+            self._ended.append(entry)
             if isinstance(conclusion, Ended) and conclusion.stop_run is not None:
                 self._spare(conclusion.stop_run.dag_run_id)
 
@@ -134,11 +134,15 @@ class OpenBundle:
     def close(self) -> None:
         """Write what waits and give back what is left."""
         self.give_back_rest()
-        try:
-            self.write()
-        finally:
-            with self._lock:
-                self._is_over = True
+        self.write()
+
+    def let_go(self) -> None:
+        """Watch nothing more of it, whether or not it could be written: others find what is left."""
+        with self._lock:
+            self._is_over = True
+            watches = [member.watch for member in self._claimed]
+            self._claimed.clear()
+        self._heartbeat.remove(*watches)
 
     # -- heartbeat's thread ---------------------------------------------------------------------------------------------
 
@@ -261,9 +265,5 @@ class OpenBundle:
             raise
 
 
-def _task_of(claim: Claim) -> tuple[str, str]:
-    return claim.dag_id, claim.task_id
-
-
-def _entry(member: Member, conclusion: Conclusion, ended: float) -> Entry:
-    return Entry(member.claim, conclusion, member.began, ended, began_with_claim=member.is_first)
+def _entry(member: Member, conclusion: Conclusion, ended: float, loading: float = 0.0) -> Entry:
+    return Entry(member.claim, conclusion, member.began, ended, began_with_claim=member.is_first, loading=loading)

@@ -111,6 +111,7 @@ class Runner:
             finally:
                 self._open = None
                 self._mark(None)
+                opened.let_go()
 
     def end(self) -> None:
         """End the heartbeat's thread."""
@@ -122,7 +123,7 @@ class Runner:
             while (attempt := self._begin(opened, ledger, between)) is not None:
                 conclusion = attempt.run()
                 self._mark(None)
-                opened.end(attempt.member, conclusion, overhead=attempt.loading)
+                opened.end(attempt.member, conclusion, loading=attempt.loading)
                 ends += _end(attempt.member.claim, conclusion)
                 if self._told_to_stop():
                     opened.give_back_rest()
