@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
@@ -57,6 +56,8 @@ class Reconciler:
         self._course = course
         self._workplace = workplace
         self._callbacks = callbacks
+        #: Processes, by host and process id, that were lost with several attempts in hand.
+        self._held_several: set[tuple[str | None, int]] = set()
 
     # -- events ---------------------------------------------------------------------------------------------------------
 
@@ -103,7 +104,7 @@ class Reconciler:
         seen = self._workplace.read(look, session)
         for dag_run_id, previous in seen.previous.items():
             window.update_previous(dag_run_id, previous)
-        events = self._lost_in(seen)
+        events = self._lost_in(seen, session)
         self._course.isolate(events)
         by_id = {row.id: row for row in seen.rows}
         verdicts = [
@@ -116,23 +117,18 @@ class Reconciler:
         ids = [verdict.task_instance_id for verdict in verdicts]
         return seen.rows + self._carry_out(verdicts, ids, session)
 
-    def _lost_in(self, seen: _Seen) -> list[ExecutorEvent]:
-        """Return an infrastructure failure for each zombie and each lost message (S8.4).
-
-        A process takes several attempts in hand at once and runs one: of those that it held when it died, nobody is to blame.
-        """
+    def _lost_in(self, seen: _Seen, session: Session | None) -> list[ExecutorEvent]:
+        """Return an infrastructure failure for each zombie and each lost message (S8.4)."""
         task = self._workplace.settings.task
         held = self._held({each.facts.attempt_id for each in seen.unclaimed if each.facts.attempt_id})
-        holders: Counter[tuple[str | None, int | None]] = Counter(
-            (each.hostname, each.pid) for each in seen.zombies if each.pid and not each.given_up
-        )
+        in_company = self._lost_in_company(seen.zombies, session)
         events = [
             lost(zombie.facts, orphaned(zombie.hostname))
             if zombie.given_up
             else lost(
                 zombie.facts,
                 heartbeat_ran_out(task.heartbeat_timeout, zombie.hostname),
-                alone=holders[zombie.hostname, zombie.pid] > 1,
+                alone=zombie.facts.id in in_company,
             )
             for zombie in seen.zombies
         ]
@@ -142,6 +138,16 @@ class Reconciler:
             if each.facts.attempt_id not in held
         ]
         return events
+
+    def _lost_in_company(self, zombies: Sequence[InFlight], session: Session | None) -> set[int]:
+        """Return those of `zombies` whose process held several attempts: it ran one of them, and nobody knows which (S8.3)."""
+        ids = [zombie.facts.id for zombie in zombies if not zombie.given_up]
+        if not ids:
+            return set()
+        holders = self._workplace.read(lambda tx: recovery.select_holders(tx, self._job_id, ids), session)
+        # remembered: when the last of them is found, the others may have been written off already
+        self._held_several |= {(each.hostname, each.pid) for each in holders.values() if each.held > 1}
+        return {ti_id for ti_id, each in holders.items() if (each.hostname, each.pid) in self._held_several}
 
     def look_back(self, session: Session | None = None) -> None:
         """Read again how the runs outside of the window stand that runs in it wait for (S4.9)."""

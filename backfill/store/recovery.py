@@ -25,8 +25,6 @@ class InFlight(NamedTuple):
     hostname: str | None
     #: When it was queued, or gave its last sign of life; None if the row does not say.
     since: datetime | None
-    #: Process that claimed it.
-    pid: int | None
 
     @property
     def given_up(self) -> bool:
@@ -36,7 +34,7 @@ class InFlight(NamedTuple):
 
 # The run's start stands in where the row does not say: it was set by hand.
 _IN_FLIGHT = """
-    select $facts, ti.executor, ti.queue, ti.hostname, moment.since, ti.pid
+    select $facts, ti.executor, ti.queue, ti.hostname, moment.since
     from dag_run run
     join task_instance ti on ti.dag_run_id = run.id
     cross join lateral (
@@ -76,6 +74,35 @@ def select_unclaimed(tx: Tx, job_id: int, queued_timeout: timedelta) -> list[InF
     Lost are those of them that their executor does not know to be waiting (S8.4).
     """
     return _read(tx, _SELECT_UNCLAIMED, job_id=job_id, timeout=queued_timeout)
+
+
+class Holder(NamedTuple):
+    """The process that claimed an attempt."""
+
+    hostname: str | None
+    pid: int
+    #: How many attempts it holds by the rows; what it has given up itself is not counted.
+    held: int
+
+
+_SELECT_HOLDERS = statement(
+    """
+    with running as (
+        select ti.id, ti.hostname, ti.pid, count(*) over (partition by ti.hostname, ti.pid) as held
+        from dag_run run
+        join task_instance ti on ti.dag_run_id = run.id
+        where run.job_id = :job_id and run.state = 'running'
+          and ti.state = 'running' and ti.pid is not null and ti.heartbeat_at > to_timestamp(0)
+    )
+    select id, hostname, pid, held from running where id = any(cast(:ti_ids as bigint[]))
+    """
+)
+
+
+def select_holders(tx: Tx, job_id: int, ti_ids: Collection[int]) -> dict[int, Holder]:
+    """Return which process of how many attempts in the job's window holds each of these, where the rows tell (S8.3)."""
+    found = tx.execute(_SELECT_HOLDERS, {"job_id": job_id, "ti_ids": list(ti_ids)})
+    return {row.id: Holder(row.hostname, row.pid, row.held) for row in found}
 
 
 _SELECT_HOSTS = statement(

@@ -175,6 +175,21 @@ def test_of_several_attempts_that_one_process_held_when_it_was_lost_none_is_char
     assert swept(house, ("h", 1), ("h", 1), ("h", 2), ("other", 1)) == [0, 0, 1, 1]
 
 
+def test_the_last_that_is_found_of_a_lost_process_is_no_more_to_blame_than_the_first(house):
+    at_work = house.at_work(dag_of("a", "b"))
+    at_work.admit()
+    at_work.process()
+    first, last = at_work.running("a").facts, at_work.running("b").facts
+    held = {"state": "running", "hostname": "h", "pid": 1}
+    house.set_rows(first.id, **held, heartbeat_at=LONG_AGO)
+    house.set_rows(last.id, **held, heartbeat_at=datetime.now(UTC))
+    for found in (first, last):
+        house.set_rows(found.id, heartbeat_at=LONG_AGO)
+        at_work.job.course.rhythm._sweep_at = 0.0
+        at_work.job._manage_executor_state(at_work.ti_status.running)
+    assert house.rows("state", "infrastructure_failures") == [("none", 0), ("none", 0)]
+
+
 def test_what_a_process_gave_up_itself_was_what_it_ran(house):
     assert swept(house, ("h", 1, GIVEN_UP), ("h", 1, LONG_AGO)) == [1, 1]
 
