@@ -30,7 +30,7 @@ from workers.ledger import Entry, Ledger, Writing
 logger = logging.getLogger(__name__)
 
 #: Work that is claimed at once, in seconds. A commit takes one or two milliseconds: a tenth of it.
-CHUNK_WORK = 0.02
+CHUNK_WORK = 0.03
 #: How long an end may wait to be written while the next task runs, in seconds: twice a chunk, so that this is the exception.
 WRITTEN_AFTER = 0.04
 #: How long a task may run before what waits behind it is given back, in seconds. To send it again costs a few milliseconds, and a busy

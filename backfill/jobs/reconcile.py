@@ -139,7 +139,7 @@ class Reconciler:
         ]
         return events
 
-    def _lost_in_company(self, zombies: Sequence[InFlight], session: Session | None) -> set[int]:
+    def _lost_in_company(self, zombies: Sequence[recovery.InFlight], session: Session | None) -> set[int]:
         """Return those of `zombies` whose process held several attempts: it ran one of them, and nobody knows which (S8.3)."""
         ids = [zombie.facts.id for zombie in zombies if not zombie.given_up]
         if not ids:
