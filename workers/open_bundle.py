@@ -29,12 +29,13 @@ from workers.ledger import Entry, Ledger, Writing
 
 logger = logging.getLogger(__name__)
 
-#: Work that is claimed at once, in seconds. A commit takes one or two milliseconds: a tenth of it.
+#: Work that is claimed at once, in seconds. A commit takes one or two milliseconds, a small part of it; and as each end waits for
+#: those behind it, this is what others wait for it at most.
 CHUNK_WORK = 0.03
-#: How long an end may wait to be written while the next task runs, in seconds: twice a chunk, so that this is the exception.
+#: How long an end may wait to be written while the next task runs, in seconds: longer than a chunk, so that this is the exception.
 WRITTEN_AFTER = 0.04
 #: How long a task may run before what waits behind it is given back, in seconds. To send it again costs a few milliseconds, and a busy
-#: machine makes short tasks look long now and then: ten chunks' work tells the one from the other.
+#: machine makes short tasks look long now and then: the work of eight chunks tells the one from the other.
 GIVEN_BACK_AFTER = 0.25
 #: How long a bundle may take before what is left of it is given back, in seconds: several times what the executor aims at.
 LONGEST_BUNDLE = 1.0

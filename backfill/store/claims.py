@@ -142,7 +142,7 @@ select cast(attempt_id as text) from unclaimed
 
 
 def unclaim_if_running(tx: Tx, attempt_ids: Collection[str]) -> set[str]:
-    """Put attempts that were claimed but never begun back to `none`, at no cost (S3.8).
+    """Put attempts that were claimed but never begun back to `none`, at no cost (S3.15).
 
     As if they had not been claimed: the attempt id is voided, the try stays open, and the history, which is of attempts that
     began, forgets them. Returns the attempt ids that took effect.
