@@ -25,7 +25,7 @@ from backfill.messages import Attempt
 from backfill.store.claims import Claim
 from workers.conclusion import Conclusion, Ended
 from workers.heartbeat import Heartbeat, Watch
-from workers.ledger import Entry, Ledger, Writing
+from workers.ledger import Entry, Ledger, ValueRefused, Writing
 
 logger = logging.getLogger(__name__)
 
@@ -240,7 +240,7 @@ class OpenBundle:
             return False
         try:
             self._write_alone((), patiently=False)
-        except ServiceUnavailable as error:
+        except (ServiceUnavailable, ValueRefused) as error:  # the main thread does it again, and hears of it
             logger.warning("Ends of attempts wait for the database: %s", error)
             return False
         finally:

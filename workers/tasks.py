@@ -8,7 +8,6 @@ from typing import Any
 from backfill.exceptions import MessageError, ServiceUnavailable
 from backfill.messages import TASK_NAME, Bundle
 from backfill.states import TaskInstanceState
-from workers import control  # noqa: F401  # registers what the worker obeys
 from workers.app import app, lifecycle
 from workers.runner import AttemptEnd
 
