@@ -9,7 +9,7 @@ DEMO_HOME := $(CURDIR)/.backfill/demo
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-slow format docs clean
+.PHONY: help setup demo check test test-slow bench format docs clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: $(VENV)/.for-dev ## Run the suite against real PostgreSQL, Valkey and Cele
 
 test-slow: $(VENV)/.for-dev ## Run the tests that take longer.
 	$(BIN)/pytest -n auto -m slow
+
+bench: $(VENV)/.for-dev ## Measure what is promised about speed, for an hour; QUICK=1: two minutes, ONLY=latency,idle: some of it.
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 format: $(VENV)/.for-dev ## Put code into the one form, and mend what ruff can mend.
 	$(BIN)/ruff format .

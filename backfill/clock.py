@@ -21,6 +21,10 @@ class Clock(Protocol):
         """Return seconds that never go backwards; only differences mean anything."""
         ...
 
+    def sleep(self, seconds: float) -> None:
+        """Return after `seconds`."""
+        ...
+
 
 class SystemClock:
     """The clock of this machine."""
@@ -32,6 +36,10 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return seconds that never go backwards; only differences mean anything."""
         return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Return after `seconds`."""
+        time.sleep(seconds)
 
 
 def as_utc(moment: datetime) -> datetime:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from datetime import datetime, timedelta
 from uuid import uuid4
 
 from sqlalchemy import Engine
 
+from backfill.clock import Clock, SystemClock
 from backfill.config import Settings
 from backfill.exceptions import LeaseLost
 from backfill.jobs.base_job import ATTEMPTS
@@ -30,24 +30,32 @@ class HeldLease:
     `control` is what the operator wants, as last read; every fence and every renewal reads it again.
     """
 
-    def __init__(self, engine: Engine, job_id: int, *, holder: str, epoch: int, settings: Settings) -> None:
+    def __init__(
+        self, engine: Engine, job_id: int, *, holder: str, epoch: int, settings: Settings, clock: Clock | None = None
+    ) -> None:
         self.job_id = job_id
         self.holder = holder
         self.epoch = epoch
         self.control = JobControl(JobState.RUNNING, cancel_requested=False)
         self._engine = engine
+        self._clock = clock or SystemClock()
         self._interval = settings.coordinator.heartbeat_interval.total_seconds()
-        self._renew_at = time.monotonic() + self._interval
+        self._renew_at = self._clock.monotonic() + self._interval
         self._read_clock()
 
     @classmethod
-    def take_if_free(cls, engine: Engine, job_id: int, *, holder: str, settings: Settings) -> HeldLease | None:
+    def take_if_free(
+        cls, engine: Engine, job_id: int, *, holder: str, settings: Settings, clock: Clock | None = None
+    ) -> HeldLease | None:
         """Take the lease of an active job; None while another's has not run out, and for a job that has ended."""
         epoch = repeat(
             engine,
             lambda tx: leases.claim_lease_if_free(tx, job_id, holder, settings.lease_timeout, ACTIVE_JOB),
+            wait=(clock or SystemClock()).sleep,
         )
-        return None if epoch is None else cls(engine, job_id, holder=holder, epoch=epoch, settings=settings)
+        if epoch is None:
+            return None
+        return cls(engine, job_id, holder=holder, epoch=epoch, settings=settings, clock=clock)
 
     def fence(self, tx: Tx) -> JobControl:
         """Lock the job's row against takeover until `tx` ends; `LeaseLost` if another holds the lease."""
@@ -56,30 +64,38 @@ class HeldLease:
 
     def renew_if_due(self, *, at_once: bool = False) -> JobControl | None:
         """Renew the lease when its heartbeat is due or `at_once`, else return None; `LeaseLost` if it was taken over."""
-        if time.monotonic() < self._renew_at and not at_once:
+        if self._clock.monotonic() < self._renew_at and not at_once:
             return None
         control = repeat(
-            self._engine, lambda tx: leases.renew_lease_if_held(tx, self.job_id, self.epoch), attempts=ATTEMPTS
+            self._engine,
+            lambda tx: leases.renew_lease_if_held(tx, self.job_id, self.epoch),
+            attempts=ATTEMPTS,
+            wait=self._clock.sleep,
         )
         if control is None:
             raise LeaseLost(f"Another coordinator took job {self.job_id} over; this one stops and writes nothing more.")
-        self._renew_at = time.monotonic() + self._interval
+        self._renew_at = self._clock.monotonic() + self._interval
         self._read_clock()
         self.control = control
         return control
 
     def release(self, *, attempts: int = ATTEMPTS) -> None:
         """Give the lease back, so that the next holder need not wait; harmless when it is lost already."""
-        repeat(self._engine, lambda tx: leases.release_lease_if_held(tx, self.job_id, self.epoch), attempts=attempts)
+        repeat(
+            self._engine,
+            lambda tx: leases.release_lease_if_held(tx, self.job_id, self.epoch),
+            attempts=attempts,
+            wait=self._clock.sleep,
+        )
 
     def due_in(self) -> float:
         """Return the seconds until the next heartbeat."""
-        return max(0.0, self._renew_at - time.monotonic())
+        return max(0.0, self._renew_at - self._clock.monotonic())
 
     def now(self) -> datetime:
         """Return the present time by the database's clock (S0.2), read at the last heartbeat and counted on from there."""
-        return self._read + timedelta(seconds=time.monotonic() - self._read_at)
+        return self._read + timedelta(seconds=self._clock.monotonic() - self._read_at)
 
     def _read_clock(self) -> None:
-        self._read = repeat(self._engine, database_now)
-        self._read_at = time.monotonic()
+        self._read = repeat(self._engine, database_now, wait=self._clock.sleep)
+        self._read_at = self._clock.monotonic()

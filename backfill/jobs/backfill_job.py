@@ -154,7 +154,12 @@ class BackfillJob(BaseJob):
             raise ValueError(f"job {self.id} was read from its row; give it its DAG first")
         self.workplace = workplace
         self.course = Course(
-            job_id=self.id, dag=self.dag, request=self.request, settings=workplace.settings, total_runs=self.total_runs
+            job_id=self.id,
+            dag=self.dag,
+            request=self.request,
+            settings=workplace.settings,
+            total_runs=self.total_runs,
+            clock=workplace.clock,
         )
         self._dispatcher = Dispatcher(self.id, self.course, workplace)
         self._waits = Waits(self.course.window, workplace.settings.core.parallelism or None)
@@ -382,7 +387,11 @@ class BackfillJob(BaseJob):
 
     def _observe(self, ti_status: DagRunTaskStatus, rows: Iterable[TaskInstanceFacts]) -> None:
         """Take in rows as they are now; what is news about them is sorted and told."""
-        self._announce(ti_status, self.course.window.take_in(rows))
+        observed, window = list(rows), self.course.window
+        for row in observed:
+            if window.knows(row.id) and (key := window.key(row.id)).map_index != row.map_index:
+                ti_status.forget(key)  # an expansion gave it an index, and with it another key (S4.7)
+        self._announce(ti_status, window.take_in(observed))
 
     def _announce(self, ti_status: DagRunTaskStatus, changed: Iterable[TaskInstanceFacts]) -> None:
         ended = []

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
+from backfill.clock import Clock, SystemClock
 from backfill.config import Settings
 from backfill.exceptions import LeaseLost
 from backfill.executors import BaseExecutor, ExecutorContext, Mailbox
@@ -70,6 +71,8 @@ class Workplace:
     database_url: str
     broker_url: str
     mailbox: Mailbox = field(default_factory=Mailbox)
+    #: By which the loop waits; what it writes bears the database's time (S0.2).
+    clock: Clock = field(default_factory=SystemClock)
 
     def write(self, work: Callable[[Connection | Session], T], session: Session | None = None) -> T:
         """Do `work` in one transaction that only the lease's holder can commit (S1.4), and return its result.
@@ -108,7 +111,7 @@ class Workplace:
 
     def _transact(self, work: Callable[[Connection | Session], T], session: Session | None) -> T:
         if session is None:
-            return repeat(self.engine, work, attempts=ATTEMPTS)
+            return repeat(self.engine, work, attempts=ATTEMPTS, wait=self.clock.sleep)
         result = work(session)
         session.commit()
         return result

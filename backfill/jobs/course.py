@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from backfill.clock import Clock
 from backfill.config import Settings
 from backfill.dag import DAG
 from backfill.dag.subset import chosen_tasks
@@ -57,7 +58,9 @@ def compile_graph(dag: DAG, request: BackfillRequest) -> Graph:
 class Course:
     """The state of one drive; everything in it can be made again from the rows (S0.1)."""
 
-    def __init__(self, *, job_id: int, dag: DAG, request: BackfillRequest, settings: Settings, total_runs: int) -> None:
+    def __init__(
+        self, *, job_id: int, dag: DAG, request: BackfillRequest, settings: Settings, total_runs: int, clock: Clock
+    ) -> None:
         self.dag = dag
         self.request = request
         options = engine_options(request)
@@ -72,13 +75,14 @@ class Course:
         self.rhythm = Rhythm(
             sweep_every=settings.coordinator.heartbeat_interval.total_seconds(),
             look_every=request.delay_on_limit_secs,
+            clock=clock.monotonic,
         )
-        self.timeouts = RunTimeouts(self.window, dag.dagrun_timeout)
+        self.timeouts = RunTimeouts(self.window, dag.dagrun_timeout, clock.monotonic)
         self.budget = Budget(settings.task.infrastructure_retries, disable_retry=request.disable_retry)
-        self.pace = Pace()
-        self.throttle = Throttle()
         #: Task instances whose next attempt shares no message with others (S8.3).
         self._isolated: set[int] = set()
+        self.pace = Pace(clock.monotonic)
+        self.throttle = Throttle(clock.monotonic)
         #: Whether any run turned out to be stuck (S9.3): the job is deadlocked then.
         self.deadlocked = False
 

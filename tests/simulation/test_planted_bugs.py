@@ -1,0 +1,115 @@
+"""The simulation is worth its time only if it finds bugs: each of these, planted, must be found within a few hundred worlds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from typing import Any
+from unittest import mock
+
+import model_database
+import pytest
+from test_simulation import Disturbed, HandledByOperators, play
+
+from backfill.jobs.base_job import Workplace
+from backfill.jobs.reconcile import Reconciler
+from backfill.store import claims, leases, recovery, task_instances
+
+Bug = Callable[[], AbstractContextManager[Any]]
+
+
+@contextmanager
+def answered_otherwise(statement: Any, change: Callable[..., Any]) -> Iterator[None]:
+    """Let `change`, given the true answerer and what that is given, answer `statement`."""
+    known, answerer = model_database._ANSWERERS[id(statement)]
+    model_database._ANSWERERS[id(statement)] = (known, lambda t, now, **given: change(answerer, t, now, **given))
+    try:
+        yield
+    finally:
+        model_database._ANSWERERS[id(statement)] = (known, answerer)
+
+
+def writes_without_lease() -> Any:
+    return mock.patch.object(Workplace, "write", lambda self, work, session=None: self._transact(work, session))
+
+
+def takes_any_lease() -> Any:
+    def change(answer: Any, t: Any, now: Any, **given: Any) -> Any:
+        return answer(t, now, **{**given, "timeout": timedelta(seconds=-1)})
+
+    return answered_otherwise(leases._CLAIM, change)
+
+
+def claims_what_runs() -> Any:
+    def change(answer: Any, t: Any, now: Any, **given: Any) -> Any:
+        for ti_id, attempt_id in zip(given["ids"], given["attempts"], strict=True):
+            if t.ti[ti_id].state == "running" and t.ti[ti_id].external_executor_id == attempt_id:
+                t.change("ti", ti_id, state="queued")
+        return answer(t, now, **given)
+
+    return answered_otherwise(claims._CLAIM, change)
+
+
+def calls_zombies_dead_too_early() -> Any:
+    def change(answer: Any, t: Any, now: Any, **given: Any) -> Any:
+        return answer(t, now, **{**given, "timeout": timedelta(seconds=4)})
+
+    return answered_otherwise(recovery._SELECT_ZOMBIES, change)
+
+
+def resets_what_runs() -> Any:
+    def change(answer: Any, t: Any, now: Any, **given: Any) -> Any:
+        for ti in [ti for ti in t.ti.values() if ti.state == "running"]:
+            t.change("ti", ti.id, state="queued")
+        return answer(t, now, **given)
+
+    return answered_otherwise(recovery._RESET_ORPHANS, change)
+
+
+def losses_cost_a_try() -> Any:
+    def change(answer: Any, t: Any, now: Any, **given: Any) -> Any:
+        found = answer(t, now, **given)
+        for (ti_id,) in found:
+            t.change("ti", ti_id, try_open=False)
+        return found
+
+    return answered_otherwise(recovery._LOSE, change)
+
+
+def never_sweeps() -> Any:
+    return mock.patch.object(Reconciler, "sweep", return_value=[])
+
+
+def ignores_limits() -> Any:
+    return answered_otherwise(task_instances._SELECT_OCCUPANCY, lambda answer, t, now, **given: [])
+
+
+def overwrites_what_was_set_by_hand() -> Any:
+    def change(answer: Any, t: Any, now: Any, **given: Any) -> Any:
+        for ti_id in given["ti_ids"]:
+            if t.ti[ti_id].state == "success":
+                t.change("ti", ti_id, state="none")
+        return answer(t, now, **given)
+
+    return answered_otherwise(task_instances._QUEUE, change)
+
+
+@pytest.mark.parametrize(
+    ("bug", "machine", "complaint"),
+    [
+        (writes_without_lease, Disturbed, "writes without the lease"),
+        (takes_any_lease, Disturbed, "takes a lease that has not run out"),
+        (claims_what_runs, Disturbed, "both run|moves|again"),
+        (calls_zombies_dead_too_early, Disturbed, "both run"),
+        (resets_what_runs, Disturbed, "from running to queued|both run"),
+        (losses_cost_a_try, Disturbed, "without faults"),
+        (never_sweeps, Disturbed, "does not come to its end|without faults"),
+        (ignores_limits, Disturbed, "slots of|are in flight"),
+        (overwrites_what_was_set_by_hand, HandledByOperators, "from success to queued"),
+    ],
+)
+@pytest.mark.slow
+def test_a_planted_bug_is_found(bug: Bug, machine: type[Disturbed], complaint: str) -> None:
+    with bug(), pytest.raises(AssertionError, match=complaint):
+        play(machine, 400, derandomize=True, shrink=False)
