@@ -6,6 +6,7 @@ import contextlib
 import queue
 import time
 from collections import deque
+from collections.abc import Sequence
 
 from backfill.messages import ExecutorEvent
 
@@ -21,14 +22,15 @@ class Mailbox:
 
     def __init__(self) -> None:
         # SimpleQueue, because its put is reentrant: a signal handler may interrupt the reader anywhere. None is a wake.
-        self._arrivals: queue.SimpleQueue[ExecutorEvent | None] = queue.SimpleQueue()
+        self._arrivals: queue.SimpleQueue[Sequence[ExecutorEvent] | None] = queue.SimpleQueue()
         self._events: deque[ExecutorEvent] = deque()
         self._woken = False
         self._was_woken = False
 
-    def put(self, event: ExecutorEvent) -> None:
-        """Add `event` and wake the reader."""
-        self._arrivals.put(event)
+    def put(self, *events: ExecutorEvent) -> None:
+        """Add `events` and wake the reader, once for all of them."""
+        if events:
+            self._arrivals.put(events)
 
     def wake(self) -> None:
         """Make the present or the next `wait` return at once though no event came; never lost, safe in a signal handler."""
@@ -72,8 +74,8 @@ class Mailbox:
             while True:
                 self._sort(self._arrivals.get_nowait())
 
-    def _sort(self, arrival: ExecutorEvent | None) -> None:
+    def _sort(self, arrival: Sequence[ExecutorEvent] | None) -> None:
         if arrival is None:
             self._woken = True
         else:
-            self._events.append(arrival)
+            self._events.extend(arrival)

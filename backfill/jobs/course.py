@@ -26,6 +26,7 @@ from backfill.jobs.task_status import BlockedTask, DagRunTaskStatus, TaskInstanc
 from backfill.jobs.timeouts import TIMED_OUT, RunTimeouts
 from backfill.jobs.verdict import Budget
 from backfill.keys import TaskInstanceKey
+from backfill.messages import ExecutorEvent
 from backfill.states import ENDED_BADLY, FINISHED, DagRunState, TaskInstanceState
 from backfill.store import subdags
 from backfill.store.database import Tx
@@ -109,6 +110,8 @@ class Course:
             else RunTimeouts(self.window, dag.dagrun_timeout, clock.monotonic)
         )
         self.budget = Budget(settings.task.infrastructure_retries, disable_retry=request.disable_retry)
+        #: Task instances whose next attempt shares no message with others (S8.3).
+        self._isolated: set[int] = set()
         self.pace = Pace(clock.monotonic)
         self.throttle = Throttle(clock.monotonic)
         #: By dag_run_id and task_id: why a mapping in the window has no length.
@@ -123,6 +126,14 @@ class Course:
             for row in rows
             if self.window.knows(row.id) or row.state == TaskInstanceState.REMOVED
         ]
+
+    def isolate(self, events: Iterable[ExecutorEvent]) -> None:
+        """Note what was lost with others of its process, so that the next loss tells which of them was at fault (S8.3)."""
+        self._isolated.update(event.task_instance_id for event in events if event.alone)
+
+    def travels_alone(self, row: TaskInstanceFacts) -> bool:
+        """Return whether an attempt of `row` must not share a message: it was lost before."""
+        return row.infrastructure_failures > 0 or row.id in self._isolated
 
     def _key(self, row: TaskInstanceFacts) -> TaskInstanceKey:
         """Return the key of a row, also of an index that its mapping has lost, which the window forgets (S4.7)."""

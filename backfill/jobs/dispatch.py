@@ -104,6 +104,7 @@ class Dispatcher:
             attempt=Attempt(row.id, self._course.window.key(row.id), row.attempt_id, row.try_number),
             queue=self._course.task(row).queue or self._workplace.settings.celery.queue,
             logical_date=self._course.window.run(row.dag_run_id).logical_date,
+            alone=self._course.travels_alone(row),
         )
 
 

@@ -50,6 +50,8 @@ class Reconciler:
         self._callbacks = callbacks
         #: Runs that the present sweep has not come to.
         self._to_sweep: list[int] = []
+        #: Processes, by host and process id, that were lost with several attempts in hand.
+        self._held_several: set[tuple[str | None, int]] = set()
 
     # -- events ---------------------------------------------------------------------------------------------------------
 
@@ -68,6 +70,7 @@ class Reconciler:
                 _drop(event)
         if not current:
             return []
+        self._course.isolate(current.values())
         ids = sorted(current)
         rows, shortest_wait = self._workplace.read(lambda tx: task_instances.select_reported(tx, ids), session)
         self._course.rhythm.workers_kept_waiting(shortest_wait)
@@ -124,7 +127,8 @@ class Reconciler:
         previous = self._workplace.read(lambda tx: self._course.previous_of(tx, held_back), session)
         for dag_run_id, found in previous.items():
             window.update_previous(dag_run_id, found)
-        events = self._lost_in(seen)
+        events = self._lost_in(seen, session)
+        self._course.isolate(events)
         by_id = {row.id: row for row in seen.rows}
         verdicts = [
             verdict
@@ -137,16 +141,18 @@ class Reconciler:
         unclaimed = {each.facts.id for each in seen.unclaimed}
         return seen.rows + self._carry_out(verdicts, ids, session, unclaimed=unclaimed)
 
-    def _lost_in(self, seen: Swept) -> list[ExecutorEvent]:
+    def _lost_in(self, seen: Swept, session: Session | None) -> list[ExecutorEvent]:
         """Return an infrastructure failure for each zombie and each lost message (S8.4)."""
         task = self._workplace.settings.task
         held = self._held({each.facts.attempt_id for each in seen.unclaimed if each.facts.attempt_id})
+        in_company = self._lost_in_company(seen.zombies, session)
         events = [
-            lost(
+            lost(zombie.facts, orphaned(zombie.hostname))
+            if zombie.given_up
+            else lost(
                 zombie.facts,
-                orphaned(zombie.hostname)
-                if zombie.given_up
-                else heartbeat_ran_out(task.heartbeat_timeout, zombie.hostname),
+                heartbeat_ran_out(task.heartbeat_timeout, zombie.hostname),
+                alone=zombie.facts.id in in_company,
             )
             for zombie in seen.zombies
         ]
@@ -156,6 +162,16 @@ class Reconciler:
             if each.facts.attempt_id not in held
         ]
         return events
+
+    def _lost_in_company(self, zombies: Sequence[recovery.InFlight], session: Session | None) -> set[int]:
+        """Return those of `zombies` whose process held several attempts: it ran one of them, and nobody knows which (S8.3)."""
+        ids = [zombie.facts.id for zombie in zombies if not zombie.given_up]
+        if not ids:
+            return set()
+        holders = self._workplace.read(lambda tx: recovery.select_holders(tx, self._job_id, ids), session)
+        # remembered: when the last of them is found, the others may have been written off already
+        self._held_several |= {(each.hostname, each.pid) for each in holders.values() if each.held > 1}
+        return {ti_id for ti_id, each in holders.items() if (each.hostname, each.pid) in self._held_several}
 
     def look_back(self, session: Session | None = None) -> None:
         """Read again how the runs outside of the window stand that runs in it wait for (S4.9)."""
@@ -210,7 +226,7 @@ class Reconciler:
             task_instances.take_back_if_queued(tx, taken_back)
             claimed = unclaimed - recovery.lock_unclaimed(tx, without_claim)
             due = [verdict for verdict in verdicts if verdict.task_instance_id not in claimed]
-            losses = [Loss(v.task_instance_id, v.attempt_id, v.error) for v in due if isinstance(v, Lost)]
+            losses = [Loss(v.task_instance_id, v.attempt_id, v.error, v.charged) for v in due if isinstance(v, Lost)]
             recovery.lose_if_current(tx, losses)
             failed = recovery.fail_if_current(tx, [self._failure(v) for v in due if isinstance(v, Failed)])
             rows = task_instances.select_facts(tx, ids)

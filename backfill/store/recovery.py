@@ -138,6 +138,35 @@ def lock_unclaimed(tx: Tx, attempts: Collection[tuple[int, str | None]]) -> set[
     return set(tx.execute(_LOCK_UNCLAIMED, {"ti_ids": list(ti_ids), "attempt_ids": list(attempt_ids)}).scalars())
 
 
+class Holder(NamedTuple):
+    """The process that claimed an attempt."""
+
+    hostname: str | None
+    pid: int
+    #: How many attempts it holds by the rows; what it has given up itself is not counted.
+    held: int
+
+
+_SELECT_HOLDERS = statement(
+    """
+    with running as (
+        select ti.id, ti.hostname, ti.pid, count(*) over (partition by ti.hostname, ti.pid) as held
+        from dag_run run
+        join task_instance ti on ti.dag_run_id = run.id
+        where run.job_id = :job_id and run.state = 'running'
+          and ti.state = 'running' and ti.pid is not null and ti.heartbeat_at > to_timestamp(0)
+    )
+    select id, hostname, pid, held from running where id = any(cast(:ti_ids as bigint[]))
+    """
+)
+
+
+def select_holders(tx: Tx, job_id: int, ti_ids: Collection[int]) -> dict[int, Holder]:
+    """Return which process of how many attempts in the job's window holds each of these, where the rows tell (S8.3)."""
+    found = tx.execute(_SELECT_HOLDERS, {"job_id": job_id, "ti_ids": list(ti_ids)})
+    return {row.id: Holder(row.hostname, row.pid, row.held) for row in found}
+
+
 _SELECT_HOSTS = statement(
     "select id, hostname from task_instance where id = any(cast(:ti_ids as bigint[])) and hostname is not null"
 )
@@ -227,14 +256,17 @@ class Loss(NamedTuple):
     task_instance_id: int
     attempt_id: str | None
     error: str
+    #: Whether it counts against the budget.
+    charged: bool = True
 
 
 _LOSE = statement(
     """
     with gone as (
-        select ti.id, given.attempt_id, given.error
-        from unnest(cast(:ti_ids as bigint[]), cast(:attempt_ids as uuid[]), cast(:errors as text[]))
-            as given (id, attempt_id, error)
+        select ti.id, given.attempt_id, given.error, given.charged
+        from unnest(
+            cast(:ti_ids as bigint[]), cast(:attempt_ids as uuid[]), cast(:errors as text[]), cast(:charged as boolean[])
+        ) as given (id, attempt_id, error, charged)
         join task_instance ti on ti.id = given.id
         where ti.state in $in_flight and ti.external_executor_id is not distinct from given.attempt_id
         order by ti.id
@@ -242,7 +274,7 @@ _LOSE = statement(
     ),
     lost as (
         update task_instance ti
-        set state = 'none', external_executor_id = null, infrastructure_failures = ti.infrastructure_failures + 1,
+        set state = 'none', external_executor_id = null, infrastructure_failures = ti.infrastructure_failures + cast(gone.charged as integer),
             error = gone.error, next_attempt_at = null, heartbeat_at = null
         from gone
         where ti.id = gone.id
@@ -262,16 +294,17 @@ _LOSE = statement(
 def lose_if_current(tx: Tx, losses: Iterable[Loss]) -> set[int]:
     """Put attempts that are still in flight under their attempt id back to `none` after an infrastructure failure (S3.15).
 
-    The counter grows by one, the attempt id is voided, the try stays open. Returns the ids of the task instances that were changed.
+    The counter grows by one if the loss is charged, the attempt id is voided, the try stays open. Returns the ids of the task instances that were changed.
     """
     given = list(losses)
     if not given:
         return set()
-    ti_ids, attempt_ids, errors = columns(given)
+    ti_ids, attempt_ids, errors, charged = columns(given)
     parameters = {
         "ti_ids": ti_ids,
         "attempt_ids": attempt_ids,
         "errors": [storable_text(error) for error in errors],
+        "charged": charged,
     }
     return set(tx.execute(_LOSE, parameters).scalars())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -243,6 +243,22 @@ def select_hosts(t: Tables, now: datetime, *, ti_ids: Collection[int]) -> list[A
     return [record(id=ti_id, hostname=t.ti[ti_id].hostname) for ti_id in ti_ids if t.ti[ti_id].hostname is not None]
 
 
+@answers(recovery._SELECT_HOLDERS)
+def select_holders(t: Tables, now: datetime, *, job_id: int, ti_ids: Collection[int]) -> list[Any]:
+    runs = [run.id for run in t.run.values() if run.job_id == job_id and run.state == "running"]
+    held = Counter((ti.hostname, ti.pid) for ti in t.tis_of(runs) if _is_held(ti))
+    return [
+        record(id=ti.id, hostname=ti.hostname, pid=ti.pid, held=held[ti.hostname, ti.pid])
+        for ti in t.tis_of(runs)
+        if ti.id in ti_ids and _is_held(ti)
+    ]
+
+
+def _is_held(ti: Row) -> bool:
+    gave_up = ti.heartbeat_at is None or ti.heartbeat_at.timestamp() <= 0
+    return ti.state == "running" and ti.pid is not None and not gave_up
+
+
 @answers(recovery._FAIL)
 def fail(
     t: Tables,
@@ -279,10 +295,16 @@ def fail(
 
 @answers(recovery._LOSE)
 def lose(
-    t: Tables, now: datetime, *, ti_ids: Sequence[int], attempt_ids: Sequence[str | None], errors: Sequence[str]
+    t: Tables,
+    now: datetime,
+    *,
+    ti_ids: Sequence[int],
+    attempt_ids: Sequence[str | None],
+    errors: Sequence[str],
+    charged: Sequence[bool],
 ) -> list[Any]:
     lost = []
-    for ti_id, attempt_id, error in zip(ti_ids, attempt_ids, errors, strict=True):
+    for ti_id, attempt_id, error, costs in zip(ti_ids, attempt_ids, errors, charged, strict=True):
         ti = current(t, ti_id, attempt_id, IN_FLIGHT)
         if ti is None:
             continue
@@ -291,7 +313,7 @@ def lose(
             ti_id,
             state="none",
             external_executor_id=None,
-            infrastructure_failures=ti.infrastructure_failures + 1,
+            infrastructure_failures=ti.infrastructure_failures + costs,
             error=error,
             next_attempt_at=None,
             heartbeat_at=None,

@@ -24,7 +24,8 @@ from backfill.jobs.course import compile_graph
 from backfill.jobs.request import BackfillRequest
 from backfill.states import ACTIVE_JOB, FINISHED, JobState, TaskInstanceState
 from backfill.store import clearing, dags, dates, job_rows, jobs
-from backfill.store.attempts import Claim, Finish
+from backfill.store.attempts import Finish
+from backfill.store.claims import Claim
 from backfill.store.dates import PlannedDate
 from backfill.store.job_rows import NewJob
 

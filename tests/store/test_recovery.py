@@ -175,6 +175,15 @@ def test_a_lost_attempt_costs_no_try_but_counts(tx: Connection) -> None:
     assert lose_if_current(tx, [Loss(row.id, row.attempt_id, "again")]) == set()
 
 
+def test_a_loss_that_nobody_answers_for_is_not_counted(tx: Connection) -> None:
+    run = plant_run(tx)
+    rows = [plant_running(tx, run, task_id, infrastructure_failures=1) for task_id in "ab"]
+    losses = [Loss(row.id, row.attempt_id, "x", charged) for row, charged in zip(rows, (True, False), strict=True)]
+    assert lose_if_current(tx, losses) == {row.id for row in rows}
+    found = [look(tx, row) for row in rows]
+    assert [(row["state"], row["infrastructure_failures"]) for row in found] == [("none", 2), ("none", 1)]
+
+
 # -- orphans ------------------------------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,15 @@ def test_events_come_out_once_and_in_the_order_they_came_in() -> None:
     assert not mailbox.wait(0)
 
 
+def test_events_that_came_together_come_out_one_by_one() -> None:
+    mailbox, events = Mailbox(), [an_event(n) for n in range(3)]
+    mailbox.put(*events)
+    mailbox.put()
+    assert mailbox.wait(0)
+    assert mailbox.drain() == events
+    assert not mailbox.wait(0)
+
+
 def test_waiting_does_not_consume_the_event() -> None:
     mailbox, event = Mailbox(), an_event()
     mailbox.put(event)
