@@ -369,6 +369,7 @@ def test_a_process_that_cannot_renew_its_heartbeat_is_killed(
     name = stage.engine.url.database
     with closed_database(databases, name):
         wait_until(lambda: is_gone(pid_of(place, "hangs")), "the process was killed")
+    stage.engine.dispose()  # our own connections were cut, too
     wait_until(lambda: any(event.infrastructure for event in worker.events(bundle.stream)), "the loss was reported")
     assert stage.state(attempt) == "running"
 
@@ -400,6 +401,7 @@ def test_a_result_waits_for_a_database_that_is_away(
     with closed_database(databases, stage.engine.url.database):
         (place / "go").touch()
         wait_until(lambda: "The task succeeded" in stage.log(attempt), "the task has ended")
+    stage.engine.dispose()  # our own connections were cut, too
     wait_until(lambda: stage.state(attempt) == "success", "its end was written")
 
 

@@ -21,11 +21,11 @@ from backfill import DAG
 from backfill.config import Settings
 from backfill.executors import QueuedAttempt, Unsent
 from backfill.jobs.request import BackfillRequest
-from backfill.messages import ExecutorEvent
+from backfill.keys import TaskInstanceKey
+from backfill.messages import Attempt, ExecutorEvent
 from backfill.operators import BranchPythonOperator, EmptyOperator, PythonOperator
 from backfill.states import DagRunState, TaskInstanceState
 from backfill.store import (
-    attempts,
     clearing,
     dates,
     leases,
@@ -36,6 +36,7 @@ from backfill.store import (
     runs,
     task_instances,
 )
+from backfill.store.claims import claim_if_queued
 from backfill.store.database import create_engine
 from backfill.store.runs import TaskTemplate
 from backfill.store.task_instances import QueueRequest
@@ -285,14 +286,9 @@ def test_a_claim_touches_no_index(large: Large) -> None:
             tx, JOB, [QueueRequest(ti_id, str(UUID(int=1)), "default_pool", "celery")]
         )
         before = tx.execute(text(counted)).one()
-        attempts.claim_if_queued(
-            tx,
-            task_instance_id=ti_id,
-            attempt_id=str(UUID(int=1)),
-            try_number=queued.try_number,
-            hostname="h",
-            pid=1,
-        )
+        key = TaskInstanceKey("d", queued.task_id, "r", queued.map_index)
+        attempt = Attempt(ti_id, key, str(UUID(int=1)), queued.try_number)
+        assert len(claim_if_queued(tx, [attempt], hostname="h", pid=1)) == 1
         assert tx.execute(text(counted)).one() == (before.n_tup_upd + 1, before.n_tup_hot_upd + 1)
         tx.rollback()
 

@@ -180,7 +180,7 @@ def test_what_was_claimed_and_never_begun_is_as_if_it_had_not_been_claimed(engin
         before = look(tx, planted)
         claim_if_queued(tx, [attempt_of(planted, try_number=2)], hostname="w", pid=1)
         assert unclaim_if_running(tx, [planted.attempt_id]) == {planted.attempt_id}
-        assert look(tx, planted) == {**before, "state": "none", "external_executor_id": None}
+        assert look(tx, planted) == {**before, "state": "none", "in_flight": False, "external_executor_id": None}
 
 
 def test_the_start_of_an_earlier_attempt_outlives_a_claim_that_was_given_back(engine: Engine) -> None:
