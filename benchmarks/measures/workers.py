@@ -30,8 +30,8 @@ def measure(ground: Ground, mode: Mode) -> Found:
     """Return the throughput of two and four workers against one."""
     taken: dict[int, list[float]] = {workers: [] for workers in _WORKERS[mode]}
     for _ in range(_ROUNDS[mode]):
-        for workers in taken:
-            taken[workers].append(_tasks_per_second(ground, mode, workers))
+        for workers, rates in taken.items():
+            rates.append(_tasks_per_second(ground, mode, workers))
     return Found(
         figures=[
             *(

@@ -45,11 +45,11 @@ def test_what_was_measured_takes_the_place_of_the_defaults():
         how="",
         sizes={},
         figures=[
-            middle("CPU by the task instance at 1 000 against 100", [1.1], "×"),
-            middle("CPU by the task instance at 1 000", [0.7], "ms"),
+            middle("task instances per second against a peer", [1.1], "×"),
+            middle("task instances per second", [700], "1/s"),
         ],
     )
-    assert measured({"scale": scale}).coordinator_ms == 0.7
+    assert measured({"scale": scale}).coordinator_rate == 700
     assert measured({}) == Assumptions()
 
 
