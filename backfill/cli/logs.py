@@ -50,7 +50,7 @@ def logs(
 ) -> None:
     """Show the log of a task instance.
 
-    Of its latest try, or of try N. Logs are kept by the machine on which the task ran (worker.log_folder): where that is another one,
+    Of its latest try, or of try N. A task of a subdag is named with the one that stands for it: part.load. Logs are kept by the machine on which the task ran (worker.log_folder): where that is another one,
     the command names it and the path there. Secrets are masked in the file already.
     """
     if follow and form is not Format.TABLE:

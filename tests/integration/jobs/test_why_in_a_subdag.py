@@ -262,6 +262,11 @@ def test_a_failure_in_a_subdag_whose_task_is_tried_again_keeps_no_date_out(house
     assert ask.about("a", 2).remarks[0].startswith("max_active_runs of 1 has no room")
 
 
+def told(report) -> list[tuple[object, ...]]:
+    """Return the errors of a report, without states: what waited in a run waits no more when that is closed."""
+    return [(error.kind, error.key, error.logical_date, error.try_number, error.error) for error in report.errors]
+
+
 def test_another_process_names_the_same_blocked_ones_of_subdags_as_the_one_that_drove_the_job(house):
     with house.engine.begin() as tx:
         pools.set_pool(tx, "p", 1)
@@ -277,7 +282,7 @@ def test_another_process_names_the_same_blocked_ones_of_subdags_as_the_one_that_
         ("deadlocked", "y"), ("failed", "t"), ("failed", "s"), ("deadlocked", "z"),
     ]  # fmt: skip
     ask = Interview(house, report.job_id, dag)
-    assert ask.inquirer.report(report.job_id).errors == report.errors
+    assert told(ask.inquirer.report(report.job_id)) == told(report)
     assert ask.said("y") == "s.t.y of 2024-01-01 can never run: it waits for pool 'p' (does not exist)."
     assert ask.about("s").held_by is Held.FINISHED
 
