@@ -125,6 +125,11 @@ class Telemetry:
         self._subscribers.append(subscriber)
         return lambda: self._subscribers.remove(subscriber)
 
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether anybody hears of events, so that it is worth making them."""
+        return bool(self._subscribers)
+
     def emit(self, event: Event) -> None:
         """Hand `event` to every subscriber; one that raises is logged and passed over."""
         for subscriber in tuple(self._subscribers):

@@ -4,9 +4,10 @@
 app         the Celery app, every setting with its reason     lifecycle   what happens when a worker and its children start and end
 tasks       the Celery task                                   shutdown    how a worker stops: let tasks end, then hand them back
 queues      which queues it listens to                        transport   what comes out of them: checked by `envelope`
-presence    "I am here", in Redis                             lost        what is reported of a child that died
+presence    "I am here", in Redis                             lost        what is reported of a child that died, by its `marks`
 local       a worker process of the local executor            events      what coordinators are told, in Redis streams
-runner      bundles: claim, run, conclude, one by one         ledger      what is written, and the event after each commit
+runner      bundles: claim, run, conclude, one by one         ledger      what is written, and the events after each commit
+open_bundle where each attempt of a bundle is: chunks         control     the order to look at rows at once
 attempt     log, heartbeat, signals around one attempt        execution   DAG (`dags`), context, execute, callbacks
 outcome     how a task ended    conclusion  what that means for the row     results  what it returned, as XComs
 heartbeat   proves that attempts live    deadman  kills the process if that fails    interruption  stops a running task

@@ -8,21 +8,21 @@ import signal
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 from backfill.exceptions import TaskTimeout
-from backfill.store.attempts import Claim
+from backfill.store.claims import Claim
 from workers.conclusion import Conclusion, conclude
 from workers.dags import DagCache
 from workers.execution import Execution
 from workers.heartbeat import Heartbeat
 from workers.interruption import Guard, Interruption
 from workers.ledger import Ledger
-from workers.log_paths import log_path
-from workers.logs import LogUnwritable, TaskLog
+from workers.log_paths import log_file
+from workers.logs import Capture, LogUnwritable, TaskLog
 from workers.masking import Masker
+from workers.open_bundle import Member, OpenBundle
 from workers.outcome import Failed, HandedBack, Outcome, StopReason, TaskStopped, outcome_of
-from workers.surroundings import own_surroundings
+from workers.surroundings import Surroundings
 from workers.task_instance import Database
 
 logger = logging.getLogger(__name__)
@@ -33,11 +33,11 @@ UNRESPONSIVE_AFTER = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Shared:
     """What attempts of one process share."""
 
     hostname: str
-    log_folder: Path
+    log_folder: str
     mask: Masker
     dags: DagCache
     heartbeat: Heartbeat
@@ -46,62 +46,101 @@ class Surroundings:
     database: Database
 
 
-def run_attempt(claim: Claim, shared: Surroundings, ledger: Ledger, *, claimed: float) -> Conclusion:
-    """Run the task of `claim` and return what has to be written; `claimed` is as in `Heartbeat.watch`."""
-    path = log_path(shared.log_folder, claim.key, claim.try_number)
-    try:
-        log = TaskLog(
-            path,
-            attempt_id=claim.attempt_id,
-            hostname=shared.hostname,
-            try_number=claim.try_number,
-            mask=shared.mask,
-        )
-    except LogUnwritable as error:
-        return conclude(Failed(error), claim, None)
-    with log:
-        with log.captured(), own_surroundings():
-            conclusion = _Attempt(claim, shared, ledger, log).run(claimed)
-        if log.broken is not None:
-            logger.warning("The log %s is not complete: %s", path, log.broken.strerror)
-    return conclusion
+@dataclass(frozen=True, slots=True)
+class Between:
+    """What is put back in its place between the attempts of one bundle."""
+
+    capture: Capture
+    surroundings: Surroundings
 
 
-class _Attempt:
-    def __init__(self, claim: Claim, shared: Surroundings, ledger: Ledger, log: TaskLog) -> None:
-        self._claim = claim
+class RunningAttempt:
+    """One claimed attempt, from just before its task begins to what has to be written for it."""
+
+    def __init__(self, member: Member, shared: Shared, between: Between, ledger: Ledger, opened: OpenBundle) -> None:
+        self.member = member
+        self._between = between
+        self._claim = claim = _started(member)
         self._shared = shared
         self._ledger = ledger
+        self._opened = opened
         self._guard = Guard()
-        self._execution = Execution(
-            claim, dags=shared.dags, database=shared.database, guard=self._guard, log=log, hostname=shared.hostname
-        )
+        self._execution: Execution | None = None
+        self._path = log_file(shared.log_folder, claim.key, claim.try_number)
 
-    def run(self, claimed: float) -> Conclusion:
-        """Run the task with its heartbeat kept, and its callbacks."""
-        heartbeat, interruption = self._shared.heartbeat, self._shared.interruption
-        with heartbeat.watch(
-            self._claim.attempt_id,
-            claimed=claimed,
+    @property
+    def loading(self) -> float:
+        """Seconds that it took to load the DAG."""
+        return self._execution.loading if self._execution is not None else 0.0
+
+    def may_begin(self) -> bool:
+        """Return whether the attempt is still ours; from here on the heartbeat's thread can stop it."""
+        heartbeat, interruption, watch = self._shared.heartbeat, self._shared.interruption, self.member.watch
+        self._guard.killed_after = partial(heartbeat.kill_if_watched_after, watch)
+        self._guard.limited_to = lambda limit: heartbeat.call_if_watched_after(watch, limit + UNRESPONSIVE_AFTER)
+        return heartbeat.begin(
+            watch,
+            began=None if self.member.is_first else self.member.began,
             lost=partial(interruption.fence, self._guard),
             cancelled=partial(interruption.cancel, self._guard),
             overdue=self._give_up,
-            lasting=partial(self._ledger.say_running, self._claim),
-        ) as watch:
-            self._guard.killed_after = partial(heartbeat.kill_if_watched_after, watch)
-            self._guard.limited_to = lambda limit: heartbeat.call_if_watched_after(watch, limit + UNRESPONSIVE_AFTER)
-            outcome = self._outcome()
-            self._execution.report(outcome)
-            self._execution.call_back(outcome)
+            lasting=self._say_running,
+        )
+
+    def run(self) -> Conclusion:
+        """Run the task and return what has to be written."""
+        try:
+            return self._run_logged()
+        finally:
+            self._shared.heartbeat.remove(self.member.watch)
+
+    def _run_logged(self) -> Conclusion:
+        claim, shared = self._claim, self._shared
+        try:
+            log = TaskLog(
+                self._path,
+                attempt_id=claim.attempt_id,
+                hostname=shared.hostname,
+                try_number=claim.try_number,
+                mask=shared.mask,
+            )
+        except LogUnwritable as error:
+            return conclude(Failed(error), claim, None)
+        with log:
+            with self._between.capture.to(log), self._between.surroundings.own():
+                conclusion = self._run(log)
+            if log.broken is not None:
+                logger.warning("The log %s is not complete: %s", self._path, log.broken.strerror)
+        return conclusion
+
+    def _run(self, log: TaskLog) -> Conclusion:
+        """Run the task, and its callbacks."""
+        shared = self._shared
+        self._execution = execution = Execution(
+            self._claim,
+            dags=shared.dags,
+            database=shared.database,
+            guard=self._guard,
+            log=log,
+            hostname=shared.hostname,
+            tell=self._between.surroundings.tell,
+        )
+        outcome = self._outcome(execution)
+        execution.report(outcome)
+        execution.call_back(outcome)
         return self._conclude(outcome)
 
-    def _conclude(self, outcome: Outcome) -> Conclusion:
-        return conclude(outcome, self._claim, self._execution.task, self._shared.mask)
+    def _say_running(self) -> None:
+        self._ledger.say_running(self._claim, self._shared.heartbeat.now() - self.member.began)
 
-    def _outcome(self) -> Outcome:
+    def _conclude(self, outcome: Outcome) -> Conclusion:
+        task = self._execution.task if self._execution is not None else None
+        return conclude(outcome, self._claim, task, self._shared.mask)
+
+    def _outcome(self, execution: Execution) -> Outcome:
         try:
             with self._shared.interruption.guarding(self._guard):
-                return self._execution.perform()
+                return execution.perform()
         except BaseException as error:  # noqa: BLE001  # the purpose of this: user code may raise anything at all
             if isinstance(error, TaskStopped) and self._is_of_the_worker(error.reason):
                 return HandedBack()
@@ -113,12 +152,24 @@ class _Attempt:
 
     def _give_up(self) -> None:
         """End an attempt whose task does not react to the end of its time, and the process with it; in the heartbeat's thread."""
-        limit = self._execution.task.execution_timeout if self._execution.task else None
+        execution = self._execution
+        limit = execution.task.execution_timeout if execution is not None and execution.task else None
         outcome = Failed(TaskTimeout(f"execution_timeout of {limit} is over, and the task did not react to it"))
         try:
             self._guard.kill()
-            self._execution.report(outcome)
-            self._execution.call_back(outcome)
-            self._ledger.conclude(self._conclude(outcome))
+            if execution is not None:
+                execution.report(outcome)
+                execution.call_back(outcome)
+            self._opened.force_end(self.member, self._conclude(outcome))
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _started(member: Member) -> Claim:
+    """Return the claim with the attempt's own start, where that is later."""
+    claim = member.claim
+    if member.is_first:
+        return claim
+    start = claim.start_date + timedelta(seconds=member.began - member.claimed)
+    first = start if claim.first_start_date == claim.start_date else claim.first_start_date
+    return claim._replace(start_date=start, first_start_date=first)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, assert_never
 
 from backfill.engine.retries import is_eligible, retry_delay
 from backfill.states import TaskInstanceState
-from backfill.store.attempts import Claim, Finish
+from backfill.store.attempts import Finish
+from backfill.store.claims import Claim
 from workers.outcome import Failed, Fenced, HandedBack, Orphaned, Outcome, Rescheduled, Skipped, Succeeded, error_text
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
-from backfill.store.attempts import Claim
+from backfill.store.claims import Claim
 from backfill.store.context import PreviousSuccess, count_expanded, select_previous_success
 from backfill.timetables import RunDate, Timetable
 from workers import macros
@@ -21,76 +21,65 @@ _LOOK_BACK = (1, 2, 8, 64, 512, 4096)
 
 
 class TaskContext(MutableMapping[str, Any]):
-    """A mapping whose values may be worked out at first use; callbacks find their `exception` added to it."""
+    """A mapping whose values may be worked out at first use; callbacks find their `exception` added to it.
 
-    def __init__(self, values: Mapping[str, Any], lazy: Mapping[str, Callable[[], Any]]) -> None:
-        self._values = dict(values)
-        self._lazy = dict(lazy)
+    `lazy` has a function of `source` for each such entry.
+    """
+
+    def __init__(self, values: dict[str, Any], lazy: Mapping[str, Callable[[_Source], Any]], source: _Source) -> None:
+        self._values = values
+        self._lazy = lazy
+        self._source = source
+        self._deleted: set[str] = set()
 
     def __getitem__(self, name: str) -> Any:
-        if name in self._lazy:
-            self._values[name] = self._lazy.pop(name)()
-        return self._values[name]
+        try:
+            return self._values[name]
+        except KeyError:
+            if name not in self._lazy or name in self._deleted:
+                raise
+        value = self._values[name] = self._lazy[name](self._source)
+        return value
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._lazy.pop(name, None)
         self._values[name] = value
 
     def __delitem__(self, name: str) -> None:
-        if self._lazy.pop(name, None) is None:
-            del self._values[name]
+        if name not in self:
+            raise KeyError(name)
+        self._deleted.add(name)
+        self._values.pop(name, None)
 
     def __iter__(self) -> Iterator[str]:
-        yield from self._values
-        yield from tuple(self._lazy)
+        yield from tuple(self._values)
+        yield from (name for name in self._lazy if name not in self._values and name not in self._deleted)
 
     def __len__(self) -> int:
-        return len(self._values) + len(self._lazy)
+        return sum(1 for _ in self)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._values or name in self._lazy
+        return name in self._values or (name in self._lazy and name not in self._deleted)
 
     def __repr__(self) -> str:
-        return f"<TaskContext of {self._values.get('task_instance_key_str')}>"
+        return f"<TaskContext of {self['task_instance_key_str']}>"
 
 
 def build_context(
     *, ti: TaskInstance, claim: Claim, dag: Any, database: Database, params: Mapping[str, Any] | None = None
 ) -> TaskContext:
     """Return the context of one attempt; `task` is that of `ti`, and has to be exchanged with it."""
-    date = claim.logical_date.astimezone(UTC)
-    task = ti.task
-    neighbours = _Neighbours(claim, dag.timetable, database)
     values = {
-        **_dates(date),
-        "logical_date": date,
-        "execution_date": date,
-        "data_interval_start": claim.data_interval_start,
-        "data_interval_end": claim.data_interval_end,
-        "run_id": claim.run_id,
         "dag": dag,
-        "dag_run": ti.dag_run,
-        "task": task,
+        "task": ti.task,
         "ti": ti,
         "task_instance": ti,
-        "task_instance_key_str": f"{claim.dag_id}__{claim.task_id}__{date:%Y%m%d}",
         "params": {} if params is None else params,
-        "conf": claim.conf,
-        "macros": macros,
-        "var": Variables(),
-        "conn": Connections(),
-        "test_mode": False,
-        "map_index_template": task.map_index_template,
-        "inlets": task.inlets,
-        "outlets": task.outlets,
-        "inlet_events": {},
-        "outlet_events": {},
-        "triggering_dataset_events": {},
     }
-    return TaskContext(values, neighbours.entries() | {"expanded_ti_count": lambda: _expanded(claim, database)})
+    return TaskContext(values, _LAZY, _Source(ti, claim, dag.timetable, database))
 
 
-def _dates(date: datetime) -> dict[str, str]:
+@lru_cache(maxsize=256)
+def _dates(date: datetime) -> Mapping[str, str]:
     """Return the texts that are made of the logical date alone; `date` is in UTC."""
     texts = {
         "ds": f"{date:%Y-%m-%d}",
@@ -109,46 +98,91 @@ def _expanded(claim: Claim, database: Database) -> int | None:
     return database(lambda tx: count_expanded(tx, claim.dag_run_id, claim.task_id))
 
 
-class _Neighbours:
-    """The run dates before and after, and the previous successful run; each is looked up once, if at all."""
+class _Source:
+    """What entries of the context are worked out from; run dates before and after are looked up once, if at all."""
 
-    def __init__(self, claim: Claim, timetable: Timetable, database: Database) -> None:
-        self._claim = claim
+    def __init__(self, ti: TaskInstance, claim: Claim, timetable: Timetable, database: Database) -> None:
+        self.ti = ti
+        self.claim = claim
         self._timetable = timetable
         self._database = database
 
-    def entries(self) -> dict[str, Callable[[], Any]]:
-        """Return the context's entries about neighbours, to be called when asked for."""
-        entries: dict[str, Callable[[], Any]] = {
-            "prev_execution_date": lambda: self._previous,
-            "prev_ds": lambda: _day(self._previous),
-            "prev_ds_nodash": lambda: _day(self._previous, dash=""),
-            "next_execution_date": lambda: self._next,
-            "next_ds": lambda: _day(self._next),
-            "next_ds_nodash": lambda: _day(self._next, dash=""),
-            "prev_execution_date_success": lambda: self._success and self._success.logical_date,
-        }
-        for name in ("start_date", "end_date", "data_interval_start", "data_interval_end"):
-            entries[f"prev_{name}_success"] = lambda name=name: self._success and getattr(self._success, name)  # type: ignore[misc]  # binds the name of this round
-        return entries
+    @cached_property
+    def date(self) -> datetime:
+        """The logical date in UTC."""
+        return self.claim.logical_date.astimezone(UTC)
 
     @cached_property
-    def _previous(self) -> datetime | None:
+    def expanded(self) -> int | None:
+        """How many instances the task has, if it is mapped."""
+        return _expanded(self.claim, self._database)
+
+    @cached_property
+    def previous(self) -> datetime | None:
+        """The run date before this one."""
         return previous_date(self._timetable, self._run_date())
 
     @cached_property
-    def _next(self) -> datetime | None:
+    def following(self) -> datetime | None:
+        """The run date after this one."""
         following = self._timetable.following(self._run_date())
         return None if following is None else following.logical_date
 
     @cached_property
-    def _success(self) -> PreviousSuccess | None:
-        claim = self._claim
+    def success(self) -> PreviousSuccess | None:
+        """The run before this one that ended well."""
+        claim = self.claim
         return self._database(lambda tx: select_previous_success(tx, claim.dag_id, claim.logical_date))
 
     def _run_date(self) -> RunDate:
-        claim = self._claim
+        claim = self.claim
         return RunDate(claim.logical_date, claim.data_interval_start, claim.data_interval_end)
+
+
+def _text(name: str) -> Callable[[_Source], str]:
+    return lambda source: _dates(source.date)[name]
+
+
+def _of_claim(name: str) -> Callable[[_Source], Any]:
+    return lambda source: getattr(source.claim, name)
+
+
+def _of_task(name: str) -> Callable[[_Source], Any]:
+    return lambda source: getattr(source.ti.task, name)
+
+
+def _of_success(name: str) -> Callable[[_Source], Any]:
+    return lambda source: source.success and getattr(source.success, name)
+
+
+_LAZY: Mapping[str, Callable[[_Source], Any]] = {
+    **{name: _text(name) for name in _dates(datetime(2000, 1, 1, tzinfo=UTC))},
+    "logical_date": lambda source: source.date,
+    "execution_date": lambda source: source.date,
+    **{name: _of_claim(name) for name in ("data_interval_start", "data_interval_end", "run_id", "conf")},
+    "dag_run": lambda source: source.ti.dag_run,
+    "task_instance_key_str": lambda source: f"{source.claim.dag_id}__{source.claim.task_id}__{source.date:%Y%m%d}",
+    "macros": lambda _source: macros,
+    "var": lambda _source: Variables(),
+    "conn": lambda _source: Connections(),
+    "test_mode": lambda _source: False,
+    **{name: _of_task(name) for name in ("map_index_template", "inlets", "outlets")},
+    "inlet_events": lambda _source: {},
+    "outlet_events": lambda _source: {},
+    "triggering_dataset_events": lambda _source: {},
+    "prev_execution_date": lambda source: source.previous,
+    "prev_ds": lambda source: _day(source.previous),
+    "prev_ds_nodash": lambda source: _day(source.previous, dash=""),
+    "next_execution_date": lambda source: source.following,
+    "next_ds": lambda source: _day(source.following),
+    "next_ds_nodash": lambda source: _day(source.following, dash=""),
+    "prev_execution_date_success": _of_success("logical_date"),
+    **{
+        f"prev_{name}_success": _of_success(name)
+        for name in ("start_date", "end_date", "data_interval_start", "data_interval_end")
+    },
+    "expanded_ti_count": lambda source: source.expanded,
+}
 
 
 def previous_date(timetable: Timetable, run_date: RunDate) -> datetime | None:

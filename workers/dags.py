@@ -11,7 +11,7 @@ from backfill.dag.dag import DAG
 from backfill.dag.freeze import FrozenDag, thaw
 from backfill.dag.loader import find_unchanged
 from backfill.exceptions import BackfillError
-from backfill.store.attempts import Claim
+from backfill.store.claims import Claim
 from backfill.store.pickles import load_pickle
 from workers.results import mapped_keys
 from workers.task_instance import Database

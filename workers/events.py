@@ -9,23 +9,24 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from datetime import timedelta
 from itertools import islice
 
 import redis
 
 from backfill.executors import broker
-from backfill.messages import ExecutorEvent
+from backfill.messages import ExecutorEvent, encode_events
 
 logger = logging.getLogger(__name__)
 
-#: Events that a stream keeps, more or less: enough for any coordinator to catch up with.
+#: Entries that a stream keeps, more or less: enough for any coordinator to catch up with.
 STREAM_LENGTH = 100_000
 #: How long a stream stays after its last event, so that none lives for ever.
 STREAM_LIFETIME = timedelta(days=1)
-#: Events kept while the broker is away; the oldest go first.
+#: Entries kept while the broker is away; the oldest go first.
 KEPT = 10_000
-#: Events sent at once.
+#: Entries sent at once.
 _BATCH = 500
 #: How long nothing is tried after a failure, in seconds.
 _PAUSE = 1.0
@@ -42,9 +43,9 @@ class EventPublisher:
         self._try_at = 0.0
         self._is_away = False
 
-    def publish(self, stream: str, event: ExecutorEvent) -> None:
-        """Send `event`, after those that wait. Never raises for a broker that is away."""
-        self._waiting.append((stream, event.encode()))
+    def publish(self, stream: str, events: Sequence[ExecutorEvent]) -> None:
+        """Send `events` as one entry, after those that wait. Never raises for a broker that is away."""
+        self._waiting.append((stream, encode_events(events)))
         self.flush()
 
     def flush(self) -> bool:
@@ -83,4 +84,4 @@ class EventPublisher:
             if isinstance(
                 answer, redis.ResponseError
             ):  # the next time would be no better: it must not hold up the others
-                logger.warning("The event %s is dropped, stream %r does not take it: %s", text, stream, answer)
+                logger.warning("The events %s are dropped, stream %r does not take it: %s", text, stream, answer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from backfill.dag.context import context_of_task
 from backfill.dag.params import resolve_params
 from backfill.exceptions import BackfillError, TaskTimeout
 from backfill.states import TaskInstanceState
-from backfill.store.attempts import Claim
+from backfill.store.claims import Claim
 from workers.conclusion import will_retry
 from workers.context import TaskContext, build_context
 from workers.dags import DagCache, WorkerDag
@@ -44,7 +44,10 @@ _OUR_FOLDER = str(Path(__file__).parent)
 
 
 class Execution:
-    """Runs the task of one claim, once. `guard` is open around `perform`, and learns the task's `on_kill`."""
+    """Runs the task of one claim, once. `guard` is open around `perform`, and learns the task's `on_kill`.
+
+    `tell` sets environment variables.
+    """
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class Execution:
         guard: Guard,
         log: TaskLog,
         hostname: str,
+        tell: Callable[[Mapping[str, str]], None],
     ) -> None:
         self._claim = claim
         self._dags = dags
@@ -62,13 +66,19 @@ class Execution:
         self._guard = guard
         self._log = log
         self._hostname = hostname
+        self._tell = tell
         #: The operator, once the DAG is loaded.
         self.task: AbstractOperator | None = None
+        #: Seconds that it took to load the DAG; next to nothing if the process had it already.
+        self.loading = 0.0
         self._context: TaskContext | None = None
 
     def perform(self) -> Outcome:
         """Load the DAG and run the task; raises what user code raises."""
+        self._tell(_variables(self._claim))
+        began = time.monotonic()
         loaded = self._dags.get(self._claim, self._database)
+        self.loading = time.monotonic() - began
         operator = loaded.dag.task_dict.get(self._claim.task_id)
         if operator is None:
             raise BackfillError(f"The DAG {self._claim.dag_id!r} has no task {self._claim.task_id!r} any more.")
@@ -122,7 +132,7 @@ class Execution:
         """Build the context; from here on the task's retries and callbacks are known."""
         claim = self._claim
         self.task = operator
-        os.environ.update(_variables(claim, operator.owner))
+        self._tell({"AIRFLOW_CTX_DAG_OWNER": operator.owner})
         ti = TaskInstance(claim, hostname=self._hostname, task=operator, database=self._database)
         self._context = build_context(ti=ti, claim=claim, dag=loaded.dag, database=self._database)
         self._context["params"] = resolve_params(loaded.dag, operator, claim.conf)
@@ -130,8 +140,7 @@ class Execution:
 
     def _make_task(self, operator: AbstractOperator, context: TaskContext) -> BaseOperator:
         """Return the operator of this attempt, which may be changed by rendering."""
-        # not the whole context: to copy it would work out all of its entries
-        task = operator.unmap(self._claim.map_index, {name: context[name] for name in _NEEDED_TO_UNMAP})
+        task = operator.unmap(self._claim.map_index, context)
         self.task = context["task"] = context["ti"].task = task
         self._guard.on_kill = task.on_kill
         return task
@@ -176,19 +185,14 @@ class Execution:
             context_of_task.reset(token)
 
 
-#: What `unmap` looks at in the context.
-_NEEDED_TO_UNMAP = ("ti", "task", "params", "dag", "dag_run", "run_id")
-
-
-def _variables(claim: Claim, owner: str) -> dict[str, str]:
-    """Return the environment variables that tell a task who it is (S12.3)."""
+def _variables(claim: Claim) -> dict[str, str]:
+    """Return the environment variables that tell a task who it is (S12.3), but for its owner, whom the DAG knows."""
     return {
         "AIRFLOW_CTX_DAG_ID": claim.dag_id,
         "AIRFLOW_CTX_TASK_ID": claim.task_id,
         "AIRFLOW_CTX_EXECUTION_DATE": claim.logical_date.isoformat(),
         "AIRFLOW_CTX_TRY_NUMBER": str(claim.try_number),
         "AIRFLOW_CTX_DAG_RUN_ID": claim.run_id,
-        "AIRFLOW_CTX_DAG_OWNER": owner,
     }
 
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from functools import lru_cache
 from types import FrameType
 
 from backfill.exceptions import TaskTimeout
@@ -221,8 +222,13 @@ def _signal_at_death_of_parent(number: int) -> int:
     """Have the kernel send `number` (0: nothing) when the parent dies; return what it would have sent so far (Linux only)."""
     if sys.platform != "linux":
         return 0
-    libc = ctypes.CDLL(None)
+    libc = _c_library()
     before = ctypes.c_int()
     libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(before), 0, 0, 0)
     libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
     return before.value
+
+
+@lru_cache(maxsize=1)
+def _c_library() -> ctypes.CDLL:
+    return ctypes.CDLL(None)

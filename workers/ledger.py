@@ -1,6 +1,6 @@
-"""What a worker writes about its attempts: claims, conclusions, hand-backs; and the event that follows each commit.
+"""What a worker writes about its attempts: claims, conclusions, hand-backs; and the events that follow each commit.
 
-A conclusion is written together with the next claim where there is one: one commit for each attempt instead of two.
+Ends are written together, and with the next claims where there are some: one commit for all of them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TypeVar, assert_never
 
 from sqlalchemy import Connection, Engine
@@ -18,8 +20,7 @@ from backfill.exceptions import ServiceUnavailable
 from backfill.messages import Attempt, ExecutorEvent
 from backfill.states import TaskInstanceState
 from backfill.store.attempts import (
-    Claim,
-    claim_if_queued,
+    Finish,
     finish_if_current,
     give_up_heartbeats,
     hand_back_if_running,
@@ -27,9 +28,10 @@ from backfill.store.attempts import (
     select_cancelled,
     stop_run_after_failure,
 )
+from backfill.store.claims import Claim, claim_if_queued, unclaim_if_running
 from backfill.store.database import is_passing, repeat
 from backfill.store.task_instances import take_back_if_queued
-from workers.conclusion import Conclusion, Ended, Left
+from workers.conclusion import Conclusion, Ended, Left, StopRun
 from workers.heartbeat import Renewal
 from workers.outcome import HandedBack, Orphaned
 
@@ -49,87 +51,120 @@ class ValueRefused(Exception):
     """Raised when the database will not have what a task returned."""
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How one attempt ended, and when; times are on the clock that the ledger was given."""
+
+    claim: Claim
+    conclusion: Conclusion
+    began: float
+    ended: float
+    #: False: its task waited for another one after the claim, so that the claim's date is too early.
+    began_with_claim: bool = True
+    #: Seconds of it in which the process got to know the DAG; the next attempt will not need them.
+    loading: float = 0.0
+
+    @property
+    def duration(self) -> float:
+        """Seconds that the next attempt of the task may take, by this one."""
+        return max(0.0, self.ended - self.began - self.loading)
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """What is written in one transaction, in this order."""
+
+    ended: Sequence[Entry] = ()
+    #: Claimed, and never begun: given back at no cost (S3.8).
+    unbegun: Sequence[Claim] = ()
+    #: Not even claimed: likewise.
+    unwanted: Sequence[Attempt] = ()
+    #: To be claimed.
+    claim: Sequence[Attempt] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.ended or self.unbegun or self.unwanted or self.claim)
+
+
 class Ledger:
-    """Writes for one process. `publish` gets the events; while `leaving()` nobody waits for a database that is away."""
+    """Writes for one process. `publish` gets the events of a commit; while `leaving()` nobody waits for a database that is away.
+
+    `refused` says what becomes of an attempt whose end the database will not have. `clock` is what times are on.
+    """
 
     def __init__(
-        self, engine: Engine, *, hostname: str, publish: Callable[[ExecutorEvent], None], leaving: Callable[[], bool]
+        self,
+        engine: Engine,
+        *,
+        hostname: str,
+        publish: Callable[[Sequence[ExecutorEvent]], None],
+        leaving: Callable[[], bool],
+        refused: Callable[[Claim, ValueRefused], Conclusion],
+        clock: Callable[[], float],
     ) -> None:
         self._engine = engine
         self._hostname = hostname
         self._publish = publish
         self._leaving = leaving
+        self._refused = refused
+        self._clock = clock
 
-    def claim(self, attempt: Attempt, after: Conclusion | None = None) -> Claim | None:
-        """Claim `attempt` (S7.4), and write the conclusion of the one before it first.
+    def write(self, writing: Writing, *, patiently: bool = True) -> list[Claim]:
+        """Do all of `writing` in one transaction, tell the coordinator, and return what could be claimed.
 
-        None: the claim is lost, a stale or doubled delivery. Raises `ValueRefused` as `conclude` does; nothing is claimed then.
+        Where the database will not have a value, ends are written one by one, so that it harms its own task only. Raises
+        `ServiceUnavailable` while the database is away: if not `patiently`, or if the process is leaving.
         """
+        if not writing:
+            return []
+        try:
+            return self._write(writing, patiently)
+        except ValueRefused as error:
+            if not writing.ended:
+                raise
+            if len(writing.ended) == 1:
+                (entry,) = writing.ended
+                entries = [replace(entry, conclusion=self._refused(entry.claim, error))]
+                return self._write(replace(writing, ended=entries), patiently)
+        for entry in writing.ended:
+            self.write(Writing(ended=(entry,)), patiently=patiently)
+        return self._write(replace(writing, ended=()), patiently)
 
-        def work(tx: Connection) -> tuple[bool, Claim | None]:
-            took_effect = after is not None and _write(tx, after)
-            return took_effect, claim_if_queued(
-                tx,
-                task_instance_id=attempt.task_instance_id,
-                attempt_id=attempt.attempt_id,
-                try_number=attempt.try_number,
-                hostname=self._hostname,
-                pid=os.getpid(),
-            )
-
-        took_effect, claim = self._patiently(work)
-        if after is not None:
-            self._report(after, took_effect)
-        if claim is None:
-            logger.debug("Attempt %s of %s is stale or came twice; it is dropped", attempt.attempt_id, attempt.key)
-        return claim
-
-    def conclude(self, conclusion: Conclusion) -> None:
-        """Write how an attempt ended. Raises `ValueRefused` if the database will not have its values."""
-        self._report(conclusion, self._patiently(lambda tx: _write(tx, conclusion)))
-
-    def renew(self, attempt_ids: Sequence[str]) -> Renewal:
+    def renew(self, attempt_ids: Sequence[str], begun: Mapping[str, float]) -> Renewal:
         """Renew heartbeats and return what the rows say; raises whatever goes wrong."""
+        ago = {attempt_id: timedelta(seconds=seconds) for attempt_id, seconds in begun.items()}
         with self._engine.begin() as tx:
-            current = renew_heartbeats(tx, attempt_ids)
+            current = renew_heartbeats(tx, attempt_ids, started_ago=ago)
             return Renewal(current, select_cancelled(tx, current))
 
-    def say_running(self, claim: Claim) -> None:
-        """Tell the coordinator that an attempt runs. Short ones end before that would help anybody (S8.1)."""
-        self._publish(ExecutorEvent(claim.task_instance_id, claim.attempt_id, TaskInstanceState.RUNNING))
+    def say_running(self, claim: Claim, seconds: float) -> None:
+        """Tell the coordinator that an attempt runs since `seconds`. Short ones end before that would help anybody (S8.1)."""
+        event = ExecutorEvent(claim.task_instance_id, claim.attempt_id, TaskInstanceState.RUNNING, duration=seconds)
+        self._publish([event])
 
-    def put_back(self, attempts: Sequence[Attempt]) -> None:
-        """Give back attempts that nobody has claimed, at no cost (S3.8), so that another worker takes them at once."""
-        if not attempts:
-            return
-        pairs = [(attempt.task_instance_id, attempt.attempt_id) for attempt in attempts]
-        self._patiently(lambda tx: take_back_if_queued(tx, pairs))
-        for task_instance_id, attempt_id in pairs:
-            self._publish(ExecutorEvent(task_instance_id, attempt_id, TaskInstanceState.NONE))
+    def _write(self, writing: Writing, patiently: bool) -> list[Claim]:
+        if not writing:
+            return []
+        took_effect, claims = self._transaction(
+            lambda tx: (_write(tx, writing, self._clock()), self._claim(tx, writing.claim)), patiently
+        )
+        events = [event for entry in writing.ended if (event := _report(entry, took_effect)) is not None]
+        events += [_given_back(claim.task_instance_id, claim.attempt_id) for claim in writing.unbegun]
+        events += [_given_back(attempt.task_instance_id, attempt.attempt_id) for attempt in writing.unwanted]
+        if events:
+            self._publish(events)
+        return claims
 
-    def _report(self, conclusion: Conclusion, took_effect: bool) -> None:
-        """Tell the coordinator what is committed."""
-        match conclusion:
-            case Left(how=Orphaned()):
-                self._publish(_event(conclusion, TaskInstanceState.FAILED, _ORPHANED, infrastructure=True))
-            case Left():
-                self._publish(_event(conclusion, TaskInstanceState.NONE))
-            case Ended(finish=finish) if took_effect:
-                self._publish(
-                    ExecutorEvent(finish.task_instance_id, finish.attempt_id, finish.state, _short(finish.error))
-                )
-            case Ended(finish=finish):
-                logger.warning("Attempt %s is not current any more; its end is thrown away", finish.attempt_id)
-            case _:
-                assert_never(conclusion)
+    def _claim(self, tx: Connection, attempts: Sequence[Attempt]) -> list[Claim]:
+        return claim_if_queued(tx, attempts, hostname=self._hostname, pid=os.getpid())
 
-    def _patiently(self, work: Callable[[Connection], T]) -> T:
-        """Return what `work` returns, however long the database is away."""
+    def _transaction(self, work: Callable[[Connection], T], patiently: bool) -> T:
+        """Return what `work` returns; if `patiently`, however long the database is away."""
         while True:
             try:
-                return repeat(self._engine, work)
+                return repeat(self._engine, work) if patiently else repeat(self._engine, work, attempts=1)
             except ServiceUnavailable as error:
-                if self._leaving():
+                if self._leaving() or not patiently:
                     raise
                 logger.warning("Waiting for the database: %s", error)
                 time.sleep(_PAUSE)
@@ -139,32 +174,61 @@ class Ledger:
                 raise ValueRefused(str(error.orig).strip()) from error
 
 
-def _short(error: str | None) -> str | None:
-    return None if error is None else error[:LONGEST_INFO]
+def _write(tx: Connection, writing: Writing, now: float) -> set[str]:
+    """Write ends and what is given back; return the attempts that were current.
+
+    What was claimed and never begun leaves its run before that is stopped: `fail_stop` must find it as what it is, not running.
+    """
+    ended = [entry for entry in writing.ended if isinstance(entry.conclusion, Ended)]
+    took_effect = finish_if_current(tx, [_finish(entry, now) for entry in ended])
+    left = [entry.conclusion for entry in writing.ended if isinstance(entry.conclusion, Left)]
+    hand_back_if_running(tx, [each.attempt_id for each in left if isinstance(each.how, HandedBack)])
+    # whoever would hear the event may be gone: the coordinator that looks next finds it lost (S8.3)
+    give_up_heartbeats(tx, [each.attempt_id for each in left if isinstance(each.how, Orphaned)])
+    unclaim_if_running(tx, [claim.attempt_id for claim in writing.unbegun])
+    take_back_if_queued(tx, [(each.task_instance_id, each.attempt_id) for each in writing.unwanted])
+    for entry in ended:
+        stop_run = _stop_run(entry)
+        if stop_run is not None and entry.claim.attempt_id in took_effect:
+            stop_run_after_failure(
+                tx, stop_run.dag_run_id, spared_task_ids=stop_run.spared_task_ids, error=stop_run.error
+            )
+    return took_effect
 
 
-def _write(tx: Connection, conclusion: Conclusion) -> bool:
-    """Write `conclusion`; return whether it took effect, that is, whether the attempt was current."""
-    match conclusion:
-        case Left(attempt_id=attempt_id, how=HandedBack()):
-            return bool(hand_back_if_running(tx, [attempt_id]))
-        case Left(attempt_id=attempt_id, how=Orphaned()):
-            # whoever would hear the event may be gone: the coordinator that looks next finds it lost (S8.3)
-            return bool(give_up_heartbeats(tx, [attempt_id]))
-        case Left():
-            return False
-        case Ended(finish=finish, stop_run=stop_run):
-            took_effect = bool(finish_if_current(tx, [finish]))
-            if took_effect and stop_run is not None:
-                stop_run_after_failure(
-                    tx, stop_run.dag_run_id, spared_task_ids=stop_run.spared_task_ids, error=stop_run.error
-                )
-            return took_effect
+def _stop_run(entry: Entry) -> StopRun | None:
+    return entry.conclusion.stop_run if isinstance(entry.conclusion, Ended) else None
+
+
+def _finish(entry: Entry, now: float) -> Finish:
+    assert isinstance(entry.conclusion, Ended)
+    return replace(
+        entry.conclusion.finish,
+        started_ago=None if entry.began_with_claim else timedelta(seconds=now - entry.began),
+        ended_ago=timedelta(seconds=now - entry.ended),
+    )
+
+
+def _report(entry: Entry, took_effect: set[str]) -> ExecutorEvent | None:
+    """Return what the coordinator is told of what is committed."""
+    match entry.conclusion:
+        case Left(how=Orphaned()) as left:
+            return ExecutorEvent(
+                left.task_instance_id, left.attempt_id, TaskInstanceState.FAILED, _ORPHANED, infrastructure=True
+            )
+        case Left() as left:
+            return _given_back(left.task_instance_id, left.attempt_id)
+        case Ended(finish=finish) if finish.attempt_id in took_effect:
+            info = None if finish.error is None else finish.error[:LONGEST_INFO]
+            return ExecutorEvent(
+                finish.task_instance_id, finish.attempt_id, finish.state, info, duration=entry.duration
+            )
+        case Ended(finish=finish):
+            logger.warning("Attempt %s is not current any more; its end is thrown away", finish.attempt_id)
+            return None
         case _:
-            assert_never(conclusion)
+            assert_never(entry.conclusion)
 
 
-def _event(
-    left: Left, state: TaskInstanceState, info: str | None = None, *, infrastructure: bool = False
-) -> ExecutorEvent:
-    return ExecutorEvent(left.task_instance_id, left.attempt_id, state, info, infrastructure)
+def _given_back(task_instance_id: int, attempt_id: str) -> ExecutorEvent:
+    return ExecutorEvent(task_instance_id, attempt_id, TaskInstanceState.NONE)

@@ -21,9 +21,11 @@ from backfill.exceptions import BackfillError, MessageError, UsageError
 from backfill.messages import TASK_NAME, Bundle
 from backfill.metrics import configure_logging
 from backfill.store.database import create_engine
+from workers.control import on_order
 from workers.events import EventPublisher
 from workers.heartbeat import patience
 from workers.lost import LostAttempts
+from workers.marks import Marks
 from workers.presence import Presence, PresenceKeeper
 from workers.queues import queues_named
 from workers.runner import Runner
@@ -56,6 +58,7 @@ class Lifecycle:
         self._main_pid = 0
         self._servers: Any = None
         self._stopping = StopFlag()
+        self._marks = Marks()
         self._looking: Any = None
         self._shutdown: Shutdown | None = None
         self._presence: PresenceKeeper | None = None
@@ -149,7 +152,9 @@ class Lifecycle:
         hostname, settings = sender.hostname, self.settings
         self._shutdown = Shutdown(self._stopping, settings.worker.soft_shutdown_timeout)
         self._shutdown.take_over(hostname)
-        self._lost = LostAttempts(settings.database.url, settings.celery.broker_url, hostname=hostname)
+        self._lost = LostAttempts(
+            settings.database.url, settings.celery.broker_url, hostname=hostname, marks=self._marks
+        )
         presence = Presence(
             hostname=hostname,
             concurrency=sender.pool.num_processes,
@@ -189,8 +194,15 @@ class Lifecycle:
         )
         events = EventPublisher(settings.celery.broker_url)
         runner = Runner(
-            engine, settings, events.publish, hostname=sender, stopping=self._stopping.is_set, tick=events.flush
+            engine,
+            settings,
+            events.publish,
+            hostname=sender,
+            stopping=self._stopping.is_set,
+            tick=events.flush,
+            mark=self._marks.mark,
         )
+        on_order(runner.heartbeat.hurry)
         self._child = _Child(engine, events, runner)
 
     def _on_child_end(self, **_: Any) -> None:

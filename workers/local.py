@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import BinaryIO
 
 from backfill.config import load_settings
@@ -60,9 +61,9 @@ class Wire:
         self._leaving = True
         self._arrived.put(None)
 
-    def send(self, _stream: str, event: ExecutorEvent) -> None:
+    def send(self, _stream: str, events: Sequence[ExecutorEvent]) -> None:
         """Tell the executor; one that is gone hears nothing more."""
-        self._write(event.encode().encode() + b"\n")
+        self._write(b"".join(event.encode().encode() + b"\n" for event in events))
 
     def done(self) -> None:
         """Say that the bundle is done with."""

@@ -13,6 +13,7 @@ from backfill.states import TaskInstanceState
 from backfill.store.database import create_engine
 from backfill.store.task_instances import take_back_if_queued
 from workers.events import EventPublisher
+from workers.marks import Marks
 
 logger = logging.getLogger(__name__)
 
@@ -23,16 +24,30 @@ _CONNECT_TIMEOUT = timedelta(seconds=2)
 class LostAttempts:
     """Reports the attempts of children that died. Used by the main process only, which has no other use for the database."""
 
-    def __init__(self, database_url: str, broker_url: str, *, hostname: str) -> None:
+    def __init__(self, database_url: str, broker_url: str, *, hostname: str, marks: Marks) -> None:
         self._database_url = database_url
         self._events = EventPublisher(broker_url)
         self._hostname = hostname
+        self._marks = marks
 
     def report(self, bundle: Bundle, reason: str) -> None:
-        """Put back what the child had not begun with, at no cost; the rest is an infrastructure failure (S8.3)."""
-        unclaimed = self._put_back(bundle.attempts) if len(bundle.attempts) > 1 else set()
-        for attempt in bundle.attempts:
-            self._events.publish(bundle.stream, self._event(attempt, attempt.task_instance_id in unclaimed, reason))
+        """Put back what the child had not claimed, at no cost; the rest is an infrastructure failure (S8.3).
+
+        Of several the one that the child died in has to answer for it. Where nobody knows which that was none has, but each
+        travels alone from then on.
+        """
+        if len(bundle.attempts) == 1:
+            events = [self._lost(bundle.attempts[0], reason, alone=False)]
+        else:
+            unclaimed = self._put_back(bundle.attempts)
+            guilty = self._marks.marked(attempt.attempt_id for attempt in bundle.attempts)
+            events = [
+                _given_back(attempt, alone=not guilty)
+                if attempt.task_instance_id in unclaimed
+                else self._lost(attempt, reason, alone=attempt.attempt_id not in guilty)
+                for attempt in bundle.attempts
+            ]
+        self._events.publish(bundle.stream, events)
 
     def flush(self) -> None:
         """Send what the broker could not take before."""
@@ -51,10 +66,17 @@ class LostAttempts:
         finally:
             engine.dispose()
 
-    def _event(self, attempt: Attempt, unclaimed: bool, reason: str) -> ExecutorEvent:
-        if unclaimed:
-            return ExecutorEvent(attempt.task_instance_id, attempt.attempt_id, TaskInstanceState.NONE)
+    def _lost(self, attempt: Attempt, reason: str, *, alone: bool) -> ExecutorEvent:
         info = f"its process on {self._hostname} was lost: {reason}"
         return ExecutorEvent(
-            attempt.task_instance_id, attempt.attempt_id, TaskInstanceState.FAILED, info, infrastructure=True
+            attempt.task_instance_id,
+            attempt.attempt_id,
+            TaskInstanceState.FAILED,
+            info,
+            infrastructure=True,
+            alone=alone,
         )
+
+
+def _given_back(attempt: Attempt, *, alone: bool) -> ExecutorEvent:
+    return ExecutorEvent(attempt.task_instance_id, attempt.attempt_id, TaskInstanceState.NONE, alone=alone)

@@ -14,6 +14,7 @@ from importlib.metadata import version
 import redis
 
 from backfill.executors import broker
+from backfill.executors.slots import PRESENCE
 from backfill.messages import WIRE_VERSION
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ RENEWED_EVERY = timedelta(seconds=3)
 
 def presence_key(hostname: str) -> str:
     """Return the Redis key by which a worker says that it is there."""
-    return f"backfill:worker:{hostname}"
+    return f"{PRESENCE}{hostname}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

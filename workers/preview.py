@@ -12,7 +12,7 @@ from backfill.dag.params import resolve_params
 from backfill.exceptions import BackfillError
 from backfill.keys import backfill_run_id
 from backfill.states import RunType
-from backfill.store.attempts import Claim
+from backfill.store.claims import Claim
 from backfill.store.dates import PlannedDate
 from workers.context import TaskContext, build_context
 from workers.masking import Masker

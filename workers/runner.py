@@ -11,26 +11,31 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine
 
 from backfill.config import Settings, signing_key
-from backfill.messages import Attempt, Bundle, ExecutorEvent
+from backfill.executors.durations import Durations
+from backfill.keys import TaskInstanceKey
+from backfill.messages import Bundle, ExecutorEvent
 from backfill.states import TaskInstanceState
-from backfill.store.attempts import Claim
+from backfill.store.claims import Claim
 from backfill.store.database import repeat
-from workers.attempt import Surroundings, run_attempt
+from workers.attempt import Between, RunningAttempt, Shared
 from workers.conclusion import Conclusion, Ended, conclude
 from workers.dags import DagCache
 from workers.deadman import dead_mans_switch
 from workers.heartbeat import Heartbeat
 from workers.interruption import Interruption
-from workers.ledger import Ledger, ValueRefused
+from workers.ledger import Ledger
+from workers.logs import Capture
 from workers.masking import Masker, secrets_of
+from workers.open_bundle import Member, OpenBundle
 from workers.outcome import Failed, StopReason
+from workers.surroundings import Surroundings
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Puts an event on a stream.
-Publish = Callable[[str, ExecutorEvent], None]
+#: Puts events that happened together on a stream.
+Publish = Callable[[str, Sequence[ExecutorEvent]], None]
 
 #: For these nobody waits for a database that is away.
 _LEAVING = frozenset({StopReason.WORKER_STOPS, StopReason.ORPHANED})
@@ -40,7 +45,8 @@ _LEAVING = frozenset({StopReason.WORKER_STOPS, StopReason.ORPHANED})
 class AttemptEnd:
     """How one attempt of a bundle ended, for whoever shows it."""
 
-    attempt: Attempt
+    key: TaskInstanceKey
+    try_number: int
     state: TaskInstanceState
     error: str | None
 
@@ -48,7 +54,8 @@ class AttemptEnd:
 class Runner:
     """Runs the bundles that one process is given; the process's main thread calls it.
 
-    `stopping` says whether the worker was told to stop. `publish` must not raise for a stream that cannot be reached.
+    `stopping` says whether the worker was told to stop. `publish` must not raise for a stream that cannot be reached. `mark` gets
+    the id of each attempt just before its task begins, and None when that is over.
     """
 
     def __init__(
@@ -60,23 +67,28 @@ class Runner:
         hostname: str,
         stopping: Callable[[], bool] = lambda: False,
         tick: Callable[[], bool] = lambda: False,
+        mark: Callable[[str | None], None] = lambda _attempt_id: None,
     ) -> None:
         self._engine = engine
         self._hostname = hostname
         self._publish = publish
         self._stopping = stopping
+        self._mark = mark
+        self._open: OpenBundle | None = None
+        self._durations = Durations()
         self._key = signing_key(settings)
         self.interruption = Interruption(stopping)
         self.heartbeat = Heartbeat(
-            self._ledger("").renew,
+            lambda attempt_ids, begun: self._ledger("").renew(attempt_ids, begun),
             interval=settings.task.heartbeat_interval,
             timeout=settings.task.heartbeat_timeout,
             switch=dead_mans_switch(),
             tick=partial(self._tick, tick),
+            look=self._look,
         )
-        self._shared = Surroundings(
+        self._shared = Shared(
             hostname=hostname,
-            log_folder=settings.log_folder,
+            log_folder=str(settings.log_folder),
             mask=Masker(secrets_of(settings) | {self._key.decode()}),
             dags=DagCache(self._key, settings.core.dags_folder),
             heartbeat=self.heartbeat,
@@ -90,47 +102,53 @@ class Runner:
         When the process is told to stop, those not begun are put back (S3.8). Raises `ServiceUnavailable` if it was told so while
         the database is away: what is left is for the sweep to find.
         """
-        with self.interruption.listening():
-            return self._run(bundle, self._ledger(bundle.stream))
+        ledger = self._ledger(bundle.stream)
+        opened = OpenBundle(bundle.attempts, ledger=ledger, heartbeat=self.heartbeat, durations=self._durations)
+        with self.interruption.listening(), Surroundings() as surroundings, Capture() as capture:
+            self._open = opened
+            try:
+                return tuple(self._run(opened, ledger, Between(capture, surroundings)))
+            finally:
+                self._open = None
+                self._mark(None)
+                opened.let_go()
 
     def end(self) -> None:
         """End the heartbeat's thread."""
         self.heartbeat.end()
 
-    def _run(self, bundle: Bundle, ledger: Ledger) -> tuple[AttemptEnd, ...]:
+    def _run(self, opened: OpenBundle, ledger: Ledger, between: Between) -> list[AttemptEnd]:
         ends: list[AttemptEnd] = []
-        open_conclusion: _Open | None = None
-        left: Sequence[Attempt] = ()
-        for position, attempt in enumerate(bundle.attempts):
-            if self.interruption.reason is not None or self._stopping():
-                left = bundle.attempts[position:]
-                break
-            claimed = self.heartbeat.now()
-            claim = self._claim(ledger, attempt, open_conclusion)
-            open_conclusion = None
-            if claim is not None:
-                open_conclusion = _Open(claim, run_attempt(claim, self._shared, ledger, claimed=claimed))
-                ends.extend(_end(attempt, open_conclusion.conclusion))
-        if open_conclusion is not None:
-            self._conclude(ledger, open_conclusion)
-        ledger.put_back(left)
-        return tuple(ends)
+        while not self._told_to_stop() and opened.claim_next():
+            while (attempt := self._begin(opened, ledger, between)) is not None:
+                conclusion = attempt.run()
+                self._mark(None)
+                opened.end(attempt.member, conclusion, loading=attempt.loading)
+                ends += _end(attempt.member.claim, conclusion)
+                if self._told_to_stop():
+                    opened.give_back_rest()
+                elif opened.must_write:
+                    opened.write()
+        opened.close()
+        return ends
 
-    def _claim(self, ledger: Ledger, attempt: Attempt, before: _Open | None) -> Claim | None:
-        """Claim `attempt` in the transaction that writes the conclusion before it, if there is one."""
-        if before is None:
-            return ledger.claim(attempt)
-        try:
-            return ledger.claim(attempt, before.conclusion)
-        except ValueRefused:
-            self._conclude(ledger, before)
-            return ledger.claim(attempt)
+    def _begin(self, opened: OpenBundle, ledger: Ledger, between: Between) -> RunningAttempt | None:
+        """Return the next attempt that is still ours, with its heartbeat told what to do about it."""
+        attempt: RunningAttempt | None = None
 
-    def _conclude(self, ledger: Ledger, what: _Open) -> None:
-        try:
-            ledger.conclude(what.conclusion)
-        except ValueRefused as error:
-            ledger.conclude(conclude(Failed(error), what.claim, None, self._shared.mask))
+        def start(member: Member) -> bool:
+            nonlocal attempt
+            attempt = RunningAttempt(member, self._shared, between, ledger, opened)
+            return attempt.may_begin()
+
+        member = opened.begin(start)
+        if member is None:
+            return None
+        self._mark(member.claim.attempt_id)
+        return attempt
+
+    def _told_to_stop(self) -> bool:
+        return self.interruption.reason is not None or self._stopping()
 
     def _ledger(self, stream: str) -> Ledger:
         return Ledger(
@@ -138,7 +156,13 @@ class Runner:
             hostname=self._hostname,
             publish=partial(self._publish, stream),
             leaving=lambda: self.interruption.reason in _LEAVING,
+            refused=lambda claim, error: conclude(Failed(error), claim, None, self._shared.mask),
+            clock=self.heartbeat.now,
         )
+
+    def _look(self, now: float) -> float | None:
+        opened = self._open
+        return None if opened is None else opened.look(now)
 
     def _undisturbed(self, work: Callable[[Connection], T]) -> T:
         with self.interruption.undisturbed():
@@ -149,15 +173,7 @@ class Runner:
         return tick()
 
 
-@dataclass(frozen=True, slots=True)
-class _Open:
-    """A conclusion that is not written yet."""
-
-    claim: Claim
-    conclusion: Conclusion
-
-
-def _end(attempt: Attempt, conclusion: Conclusion) -> list[AttemptEnd]:
+def _end(claim: Claim, conclusion: Conclusion) -> list[AttemptEnd]:
     if not isinstance(conclusion, Ended):
         return []
-    return [AttemptEnd(attempt, conclusion.finish.state, conclusion.finish.error)]
+    return [AttemptEnd(claim.key, claim.try_number, conclusion.finish.state, conclusion.finish.error)]

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
@@ -14,7 +15,7 @@ from sqlalchemy import Connection
 from backfill.keys import TaskInstanceKey
 from backfill.states import DagRunState, TaskInstanceState
 from backfill.store import context as store_context, xcoms
-from backfill.store.attempts import Claim
+from backfill.store.claims import Claim
 from backfill.store.xcoms import RETURN_VALUE, XCom
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,6 @@ class TaskInstance:
         self.pid = os.getpid()
         #: The operator of this attempt: unmapped and, later, rendered.
         self.task = task
-        self.dag_run = DagRun.of(claim)
         #: `running`; in callbacks the state that the attempt is about to get.
         self.state = TaskInstanceState.RUNNING
         self.end_date: datetime | None = None
@@ -96,6 +96,11 @@ class TaskInstance:
 
     def __repr__(self) -> str:
         return f"<TaskInstance {self.key} try {self._claim.try_number} [{self.state}]>"
+
+    @cached_property
+    def dag_run(self) -> DagRun:
+        """The run that it belongs to."""
+        return DagRun.of(self._claim)
 
     @property
     def key(self) -> TaskInstanceKey:

@@ -39,11 +39,7 @@ def run(*arguments: Any, **_keywords: Any) -> None:
 
 def raise_if_failed(ends: tuple[AttemptEnd, ...]) -> None:
     """Raise `TaskInstanceFailed` naming the attempts that failed, if any did."""
-    failures = [
-        f"{end.attempt.key} (try {end.attempt.try_number}) {end.state}: {end.error}"
-        for end in ends
-        if end.state in _FAILURES
-    ]
+    failures = [f"{end.key} (try {end.try_number}) {end.state}: {end.error}" for end in ends if end.state in _FAILURES]
     for failure in failures:
         logger.warning("%s", failure)
     if failures:

@@ -16,11 +16,10 @@ from redis.retry import Retry
 
 from backfill.exceptions import ConfigError, ServiceUnavailable
 from backfill.executors.listener import KEY_LIFETIME
+from backfill.executors.slots import PRESENCE
 from backfill.messages import ORDER, event_stream
 from backfill.store.database import mask_url
 
-#: Each worker renews a key of this name and its hostname for as long as it lives.
-PRESENCE = "backfill:worker:"
 #: Seconds until a broker that accepts no connection, or gives no answer, counts as not answering.
 TIMEOUT = 5.0
 

@@ -15,7 +15,7 @@ from backfill.exceptions import LeaseLost
 from backfill.jobs.base_job import ATTEMPTS
 from backfill.states import ACTIVE_JOB, JobState
 from backfill.store import leases
-from backfill.store.database import Tx, database_now, repeat
+from backfill.store.database import Tx, autocommitting, database_now, repeat
 from backfill.store.leases import JobControl
 
 
@@ -41,7 +41,7 @@ class HeldLease:
         self._clock = clock or SystemClock()
         self._interval = settings.coordinator.heartbeat_interval.total_seconds()
         self._renew_at = self._clock.monotonic() + self._interval
-        self._read_clock()
+        self._set_clock(repeat(engine, database_now, attempts=ATTEMPTS, wait=self._clock.sleep))
 
     @classmethod
     def take_if_free(
@@ -66,18 +66,18 @@ class HeldLease:
         """Renew the lease when its heartbeat is due or `at_once`, else return None; `LeaseLost` if it was taken over."""
         if self._clock.monotonic() < self._renew_at and not at_once:
             return None
-        control = repeat(
-            self._engine,
+        renewal = repeat(
+            autocommitting(self._engine),
             lambda tx: leases.renew_lease_if_held(tx, self.job_id, self.epoch),
             attempts=ATTEMPTS,
             wait=self._clock.sleep,
         )
-        if control is None:
+        if renewal is None:
             raise LeaseLost(f"Another coordinator took job {self.job_id} over; this one stops and writes nothing more.")
         self._renew_at = self._clock.monotonic() + self._interval
-        self._read_clock()
-        self.control = control
-        return control
+        self._set_clock(renewal.at)
+        self.control = renewal.control
+        return renewal.control
 
     def release(self, *, attempts: int = ATTEMPTS) -> None:
         """Give the lease back, so that the next holder need not wait; harmless when it is lost already."""
@@ -96,6 +96,6 @@ class HeldLease:
         """Return the present time by the database's clock (S0.2), read at the last heartbeat and counted on from there."""
         return self._read + timedelta(seconds=self._clock.monotonic() - self._read_at)
 
-    def _read_clock(self) -> None:
-        self._read = repeat(self._engine, database_now, attempts=ATTEMPTS, wait=self._clock.sleep)
+    def _set_clock(self, now: datetime) -> None:
+        self._read = now
         self._read_at = self._clock.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from backfill.dag.context import CONTEXT_NAMES
@@ -18,16 +19,30 @@ def call_with_context(
 
 
 def _wanted(function: Callable[..., Any], positional: int, context: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except ValueError:  # a built-in tells no signature
-        return {}
+    parameters = _parameters(function)
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         taken = {p.name for p in parameters[:positional] if p.kind is not p.VAR_KEYWORD}
         only_positional = {p.name for p in parameters if p.kind is p.POSITIONAL_ONLY}
         return {name: context[name] for name in context if name not in taken | only_positional}
     named = [p.name for p in parameters[positional:] if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}]
     return {name: context[name] for name in named if name in context}
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
+    """Return the parameters of `function`; none of a built-in that tells no signature."""
+    try:
+        return _known_parameters(function)
+    except TypeError:  # an object that cannot be hashed
+        return _known_parameters.__wrapped__(function)
+
+
+@lru_cache(maxsize=512)
+def _known_parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
+    # worked out once for each function: it takes as long as a short task
+    try:
+        return tuple(inspect.signature(function).parameters.values())
+    except ValueError:
+        return ()
 
 
 def check_call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], owner: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 from backfill.exceptions import DagError, UsageError
@@ -65,11 +66,22 @@ def _check(name: str, value: Any, schema: dict[str, Any]) -> None:
     import jsonschema  # noqa: PLC0415  # a tenth of a second that DAGs without schemas need not wait for
 
     try:
-        jsonschema.validate(value, schema, format_checker=jsonschema.FormatChecker())
+        _validator(json.dumps(schema, sort_keys=True)).validate(value)
     except jsonschema.ValidationError as error:
         raise UsageError(f"The param {name!r} is {value!r}, which does not fit its schema: {error.message}.") from None
     except jsonschema.SchemaError as error:
         raise DagError(f"The schema of the param {name!r} is wrong: {error.message}.") from None
+
+
+@lru_cache(maxsize=256)
+def _validator(schema: str) -> Any:
+    """Return what checks values against a schema, itself checked once: that takes a millisecond."""
+    import jsonschema  # noqa: PLC0415  # as above
+
+    rules = json.loads(schema)
+    kind = jsonschema.validators.validator_for(rules)
+    kind.check_schema(rules)
+    return kind(rules, format_checker=jsonschema.FormatChecker())
 
 
 class Params(Mapping[str, Any]):
@@ -132,5 +144,7 @@ def resolve_params(dag: DAG, task: AbstractOperator | None, conf: Mapping[str, A
 
     Raises `UsageError` naming the param that has no value or does not fit its schema.
     """
+    if not (conf or dag.params or (task is not None and task.params)):
+        return {}
     params = dag.params if task is None else dag.params.overlaid(task.params)
     return params.overlaid(conf or {}).resolve()

@@ -259,6 +259,7 @@ class Board:
         if slots is None:
             slots = run.expanded[task] = [task]
             run.indexes[task] = 0
+            run.keys.pop(task, None)
             run.open[task] = int(run.state[task] < SUCCESS)
         for index in range(len(slots), length):
             slots.append(len(run.ids))

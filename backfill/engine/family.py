@@ -193,9 +193,9 @@ class Family:
             decisions.expand += each.expand
         return decisions
 
-    def pick(self, occupancy: Occupancy, limit: int | None = None) -> list[int]:
+    def pick(self, occupancy: Occupancy, limit: int | None = None, *, at_once: int = PLENTY) -> list[int]:
         """As `Window.pick`; of tasks of equal weight and date those of a subdag go where the task stands that stands for it."""
-        left = PLENTY if limit is None else max(0, limit - self.places_taken)
+        left = min(at_once, PLENTY if limit is None else max(0, limit - self.places_taken))
         for window in self._windows.values():
             window.begin_turns(occupancy.pool_sizes)
         picked: list[int] = []
@@ -296,6 +296,14 @@ class Family:
     def key(self, ti_id: int) -> TaskInstanceKey:
         """As `Window.key`."""
         return self._window_with(ti_id).key(ti_id)
+
+    def task_id(self, ti_id: int) -> str:
+        """As `Window.task_id`."""
+        return self._window_with(ti_id).task_id(ti_id)
+
+    def size_of(self, dag_run_id: int) -> int:
+        """As `Window.size_of`."""
+        return self._window_of(dag_run_id).size_of(dag_run_id) if dag_run_id in self._dag_of else 0
 
     def run(self, dag_run_id: int) -> RunFacts:
         """As `Window.run`."""

@@ -169,6 +169,15 @@ class Graph:
         return tuple(sorted({spec.pool for spec in self.tasks}))
 
     @property
+    def limited_task_ids(self) -> tuple[str, ...]:
+        """The tasks that have a limit of their own, in the DAG or in a run."""
+        return tuple(
+            spec.task_id
+            for spec in self.tasks
+            if spec.max_active_tis_per_dag is not None or spec.max_active_tis_per_dagrun is not None
+        )
+
+    @property
     def past_task_ids(self) -> tuple[str, ...]:
         """The tasks whose states in the run before are asked for (S4.9), in topological order."""
         return tuple(self.tasks[i].task_id for i in sorted(set(chain.from_iterable(s.past for s in self.tasks))))

@@ -16,7 +16,7 @@ from backfill.engine.kinship import kin_slots
 from backfill.engine.tally import Counts, Tally
 from backfill.engine.verdicts import Verdict
 from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
-from backfill.keys import UNMAPPED
+from backfill.keys import UNMAPPED, TaskInstanceKey
 
 #: A place is `ordinal << SLOT_BITS | slot`: one whole number that names a slot in the window; run dates sort first.
 SLOT_BITS: Final = 24
@@ -48,6 +48,7 @@ class RunState:
         "ids",
         "indexes",
         "is_first",
+        "keys",
         "kin_tallies",
         "later",
         "lengths",
@@ -82,6 +83,8 @@ class RunState:
         #: Tasks of the slots from `size` on.
         self.owners: list[int] = []
         self.unfinished = size
+        #: Keys that were asked for, by slot.
+        self.keys: dict[int, TaskInstanceKey] = {}
 
         #: Expanded tasks: their slots by map index, and how many of these are unfinished.
         self.expanded: dict[int, list[int]] = {}
@@ -172,19 +175,19 @@ class RunState:
         """Return what is known of the row in a slot."""
         attempt_id, next_attempt_at, infrastructure_failures, skips = self.details.get(slot, NO_DETAILS)
         try_number, max_tries, try_open = self.tries[slot]
-        return TaskInstanceFacts(
-            id=self.ids[slot],
-            dag_run_id=self.facts.id,
-            task_id=self.graph.tasks[self.task_of(slot)].task_id,
-            map_index=self.indexes[slot],
-            state=WORDS[self.state[slot]],
-            try_number=try_number,
-            max_tries=max_tries,
-            try_open=try_open,
-            attempt_id=attempt_id,
-            next_attempt_at=next_attempt_at,
-            infrastructure_failures=infrastructure_failures,
-            skips=skips,
+        return TaskInstanceFacts(  # by place: this is read for every task instance that leaves
+            self.ids[slot],
+            self.facts.id,
+            self.graph.tasks[self.task_of(slot)].task_id,
+            self.indexes[slot],
+            WORDS[self.state[slot]],
+            try_number,
+            max_tries,
+            try_open,
+            attempt_id,
+            next_attempt_at,
+            infrastructure_failures,
+            skips,
         )
 
     def rows(self) -> list[TaskInstanceFacts]:

@@ -34,7 +34,7 @@ from backfill.engine.outcome import RunOutcome, outcome
 from backfill.engine.past import look_back
 from backfill.engine.ready import Turn
 from backfill.engine.reasons import Reason, explain
-from backfill.engine.run import RunState
+from backfill.engine.run import SLOT_BITS, SLOT_MASK, RunState
 from backfill.engine.verdicts import Verdict
 from backfill.engine.waiting import AwaitedPool, AwaitedSubdag, AwaitedTask
 from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
@@ -148,15 +148,15 @@ class Window:
         """
         return self._decider.decide(now)
 
-    def pick(self, occupancy: Occupancy, limit: int | None = None) -> list[int]:
+    def pick(self, occupancy: Occupancy, limit: int | None = None, *, at_once: int = PLENTY) -> list[int]:
         """Return the ids of the task instances to dispatch now, in the order of S5.5, never above a limit of S5.
 
-        `limit` is `core.parallelism`: so many of this window may be in flight, None for no limit. What the picked ones take is
-        counted in `occupancy`. They stay ready until `take_in` says that their rows are not idle any more.
+        `limit` is `core.parallelism`: so many of this window may be in flight, None for no limit. No more than `at_once` are
+        picked, whatever the limits allow. What the picked ones take is counted in `occupancy`. They stay ready until `take_in` says that their rows are not idle any more.
         """
         self._blockage.see_pools(occupancy.pool_sizes)
         most = PLENTY if limit is None else max(0, limit - self._board.places_taken)
-        return self._ids(self._board.ready.pick(occupancy, most))
+        return self._ids(self._board.ready.pick(occupancy, min(most, at_once)))
 
     def ready_unplaced(self, picked: Iterable[int] = ()) -> list[int]:
         """Return the ready task instances, but for those just `picked`, whose row does not say `scheduled` yet (S3.2)."""
@@ -269,9 +269,18 @@ class Window:
 
     def key(self, ti_id: int) -> TaskInstanceKey:
         """Return the key of a task instance; `KeyError` if it is not in the window."""
+        place = self._board.places[ti_id]
+        run, slot = self._board.runs[place >> SLOT_BITS], place & SLOT_MASK
+        key = run.keys.get(slot)
+        if key is None:
+            task_id = self._graph.tasks[run.task_of(slot)].task_id
+            key = run.keys[slot] = TaskInstanceKey(run.facts.dag_id, task_id, run.facts.run_id, run.indexes[slot])
+        return key
+
+    def task_id(self, ti_id: int) -> str:
+        """Return the task of a task instance; `KeyError` if it is not in the window."""
         run, slot = self._board.find(ti_id)
-        task_id = self._graph.tasks[run.task_of(slot)].task_id
-        return TaskInstanceKey(run.facts.dag_id, task_id, run.facts.run_id, run.indexes[slot])
+        return self._graph.tasks[run.task_of(slot)].task_id
 
     def run(self, dag_run_id: int) -> RunFacts:
         """Return a run as it was admitted; `KeyError` if it is not in the window."""
@@ -294,6 +303,11 @@ class Window:
     def run_ids(self) -> list[int]:
         """Return the ids of the runs in the window."""
         return list(self._board.by_id)
+
+    def size_of(self, dag_run_id: int) -> int:
+        """Return how many task instances a run has; 0 for one that is not in the window."""
+        run = self._board.by_id.get(dag_run_id)
+        return 0 if run is None else len(run.ids)
 
     def rows(self, dag_run_id: int) -> list[TaskInstanceFacts]:
         """Return the rows of the chosen tasks of a run, by topology and map index."""

@@ -38,6 +38,8 @@ class QueuedAttempt:
     queue: str
     #: For display.
     logical_date: datetime
+    #: It must not travel with others: an earlier attempt was lost together with its process (S8.3).
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,10 @@ class BaseExecutor(ABC):
 
     @abstractmethod
     def terminate(self, attempt_ids: Iterable[str]) -> None:
-        """Stop the processes that run these attempts: SIGTERM, later SIGKILL. Returns at once."""
+        """Stop what runs of these attempts, whose rows say that they shall not go on; returns at once.
+
+        Where a process has gone on to another attempt meanwhile, that one is left alone.
+        """
 
     def leave(self) -> None:
         """Let go of everything as `end` does, but let what runs on this machine end by itself.

@@ -21,10 +21,13 @@ from kombu.messaging import Producer
 from backfill.exceptions import ConfigError, ServiceUnavailable
 from backfill.executors import broker, queues
 from backfill.executors.base import BaseExecutor, ExecutorContext, QueuedAttempt, Unsent
+from backfill.executors.bundling import Backlog, pack, task_of
+from backfill.executors.durations import Durations
 from backfill.executors.listener import KEY_LIFETIME, EventListener
 from backfill.executors.sent import SentAttempts
+from backfill.executors.slots import Slots
 from backfill.keys import UNMAPPED
-from backfill.messages import TASK_NAME, Attempt, Bundle, ExecutorEvent, event_stream
+from backfill.messages import LOOK, TASK_NAME, Attempt, Bundle, ExecutorEvent, event_stream
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +100,9 @@ class Publisher:
         # the nameless exchange takes a message straight to the queue of that name: nothing has to be declared
         return Parcel(message.body, {"exchange": "", "routing_key": queue, "headers": headers, **message.properties})
 
-    def publish(self, parcels: Sequence[Parcel], before: Callable[[redis.Redis], None]) -> Sent | MaybeSent | NotSent:
+    def publish(
+        self, parcels: Callable[[], Sequence[Parcel]], before: Callable[[redis.Redis], None]
+    ) -> Sent | MaybeSent | NotSent:
         """Send `parcels` in one pipeline, after `before`, which at the same time shows that the broker answers."""
         try:
             self.ask(before)
@@ -105,7 +110,7 @@ class Publisher:
             return NotSent(str(error))
         try:
             with self._producer.batch():
-                for parcel in parcels:
+                for parcel in parcels():
                     self._producer.publish(parcel.body, serializer="json", **parcel.options)
         except (BatchPublishError, *_AWAY) as error:
             self.close()
@@ -121,10 +126,10 @@ class Publisher:
             self.close()
             raise ServiceUnavailable(f"The broker at {broker.masked(self._url)} does not answer: {error}") from error
 
-    def terminate(self, task_ids: Sequence[str]) -> None:
-        """Tell all workers to send SIGTERM to the processes that run these Celery tasks; raises `ServiceUnavailable`."""
-        arguments = {"task_id": list(task_ids), "terminate": True, "signal": "SIGTERM"}
-        order = {"method": "revoke", "arguments": arguments, "destination": None, "pattern": None, "matcher": None}
+    def order_to_look(self, attempt_ids: Sequence[str]) -> None:
+        """Tell all workers to hold these attempts against their rows now; raises `ServiceUnavailable`."""
+        arguments = {"attempt_ids": list(attempt_ids)}
+        order = {"method": LOOK, "arguments": arguments, "destination": None, "pattern": None, "matcher": None}
         headers = {"clock": 0, "expires": 0}
         # not by Celery's own control, which would try for ever
         self.ask(
@@ -172,7 +177,7 @@ def _transport_options() -> dict[str, Any]:
 
 
 class CeleryExecutor(BaseExecutor):
-    """Sends each attempt as a message to its worker queue.
+    """Sends attempts to their worker queues, several short ones in one message while workers are busy (`bundling`).
 
     A message that the broker lost is sent again under the same attempt id, as soon as the broker is back: a second delivery
     loses the claim and has no effect. What no worker claims in spite of that is found by the sweep (S8.4).
@@ -185,6 +190,8 @@ class CeleryExecutor(BaseExecutor):
         self._publisher: Publisher | None = None
         self._listener: EventListener | None = None
         self._sent = SentAttempts()
+        self._durations = Durations()
+        self._slots = Slots()
         #: Set, also by the listener's thread, when messages that were sent may have been lost.
         self._doubt = threading.Event()
         self._again_at = 0.0
@@ -205,7 +212,8 @@ class CeleryExecutor(BaseExecutor):
 
     def queue_task_instances(self, attempts: Sequence[QueuedAttempt]) -> list[Unsent]:
         """Send `attempts`; returns all of them as unsent if the broker is away, none if it went away in the middle."""
-        self._sent.add(attempts)  # before a worker can report on one of them
+        if not attempts:
+            return []
         match self._publish(attempts):
             case NotSent(reason):
                 self._sent.forget(queued.attempt.attempt_id for queued in attempts)
@@ -250,11 +258,14 @@ class CeleryExecutor(BaseExecutor):
                 self._ask(lambda client: queues.remove(client, self._queue_names(client), unwanted))
 
     def terminate(self, attempt_ids: Iterable[str]) -> None:
-        """Have the workers stop the processes of these attempts; each also finds out by its next heartbeat (S7.6)."""
-        task_ids = list(attempt_ids)
-        if task_ids and self._publisher is not None:
+        """Have the workers look at the rows of these attempts now, not at their next heartbeat, and stop what they find (S7.6).
+
+        No signal is sent from here: a process takes attempts one after the other, and it would hit whichever runs when it arrives.
+        """
+        unwanted = list(attempt_ids)
+        if unwanted and self._publisher is not None:
             with suppress(ServiceUnavailable):
-                self._publisher.terminate(task_ids)
+                self._publisher.order_to_look(unwanted)
 
     def end(self) -> None:
         """Close both connections and end the listening thread."""
@@ -284,19 +295,29 @@ class CeleryExecutor(BaseExecutor):
     def _publish(self, attempts: Sequence[QueuedAttempt]) -> Sent | MaybeSent | NotSent:
         if self._publisher is None:
             raise RuntimeError("the celery executor is not running")
-        parcels = [self._parcel(queued) for queued in attempts]
         names = {queued.queue for queued in attempts}
-        return self._publisher.publish(parcels, before=lambda client: self._mark(client, names))
 
-    def _parcel(self, queued: QueuedAttempt) -> Parcel:
-        context, attempt = self.context, queued.attempt
-        bundle = Bundle(context.job_id, context.dag_source, (attempt,), event_stream(context.job_id))
+        def prepare(client: redis.Redis) -> None:
+            self._slots.ask_if_due(client)
+            self._mark(client, names)
+
+        def parcels() -> list[Parcel]:
+            backlogs = {name: Backlog(self._slots.count(name), self._sent.outstanding(name)) for name in names}
+            bundles = pack(attempts, self._durations, backlogs)
+            self._sent.add(bundles)  # before a worker can report on one of them
+            return [self._parcel(bundle) for bundle in bundles]
+
+        return self._publisher.publish(parcels, before=prepare)
+
+    def _parcel(self, bundle: Sequence[QueuedAttempt]) -> Parcel:
+        context, first = self.context, bundle[0]
+        attempts = tuple(queued.attempt for queued in bundle)
         assert self._publisher is not None
         return self._publisher.parcel(
-            bundle,
-            queue=queued.queue,
-            shadow=f"{attempt.key.dag_id}.{attempt.key.task_id}" if context.settings.celery.readable_names else None,
-            description=_description(queued),
+            Bundle(context.job_id, context.dag_source, attempts, event_stream(context.job_id)),
+            queue=first.queue,
+            shadow=_name(bundle) if context.settings.celery.readable_names else None,
+            description=_description(first),
         )
 
     def _send_again(self) -> None:
@@ -342,13 +363,23 @@ class CeleryExecutor(BaseExecutor):
         members: Any = client.smembers(self._marker)
         return {name.decode() for name in members} or {self.context.settings.celery.queue}
 
-    def _receive(self, event: ExecutorEvent) -> None:
-        self._sent.note(event)
-        self.context.mailbox.put(event)
+    def _receive(self, events: Sequence[ExecutorEvent]) -> None:
+        for event in events:
+            queued = self._sent.note(event)
+            if queued is not None and event.duration is not None:
+                self._durations.note(task_of(queued), event.duration)
+        self.context.mailbox.put(*events)
 
     def _distrust(self) -> None:
         self._doubt.set()
         self.context.mailbox.wake()
+
+
+def _name(bundle: Sequence[QueuedAttempt]) -> str:
+    """Return the name that Flower shows."""
+    key = bundle[0].attempt.key
+    others = f" and {len(bundle) - 1} more" if len(bundle) > 1 else ""
+    return f"{key.dag_id}.{key.task_id}{others}"
 
 
 def _description(queued: QueuedAttempt) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,13 +14,13 @@ import redis
 
 from backfill.exceptions import MessageError
 from backfill.executors import broker
-from backfill.messages import ORDER, ExecutorEvent
+from backfill.messages import ORDER, ExecutorEvent, decode_events
 
 logger = logging.getLogger(__name__)
 
 #: A blocking read ends after this: below the time after which the client gives up waiting for an answer.
 BLOCK = timedelta(seconds=3)
-#: Events taken with one read.
+#: Entries taken with one read.
 READ_COUNT = 1000
 #: How often the server is asked whether it still has what was put there.
 CHECK_EVERY = timedelta(seconds=3)
@@ -36,7 +36,7 @@ _AWAY = (redis.RedisError, OSError)
 class EventListener:
     """One thread that waits on the job's stream, and outlives restarts of the broker, also those that emptied it.
 
-    `receive` gets each event. `distrust` is called when messages that were sent may have been lost: after the connection was
+    `receive` gets the events of each entry. `distrust` is called when messages that were sent may have been lost: after the connection was
     interrupted, and while the key `marker`, which the executor wrote, is missing. `order` is called when the operator wants
     something. The listener's thread calls all three.
     """
@@ -47,7 +47,7 @@ class EventListener:
         stream: str,
         *,
         marker: str,
-        receive: Callable[[ExecutorEvent], None],
+        receive: Callable[[Sequence[ExecutorEvent]], None],
         distrust: Callable[[], None],
         order: Callable[[], None],
     ) -> None:
@@ -107,11 +107,11 @@ class EventListener:
             self._order()
             return
         try:
-            event = ExecutorEvent.decode(text)
+            events = decode_events(text)
         except MessageError as error:
             logger.warning("Dropped an entry of %s: %s", self._stream, error)
         else:
-            self._receive(event)
+            self._receive(events)
 
     def _check_if_due(self) -> None:
         """Hold what was remembered against the server, which may have been emptied, or be another one since."""

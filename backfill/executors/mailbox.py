@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import time
 from collections import deque
+from collections.abc import Sequence
 
 from backfill.messages import ExecutorEvent
+
+#: Seconds between two looks at what has gathered.
+_SLICE = 0.005
 
 
 class Mailbox:
@@ -17,14 +22,15 @@ class Mailbox:
 
     def __init__(self) -> None:
         # SimpleQueue, because its put is reentrant: a signal handler may interrupt the reader anywhere. None is a wake.
-        self._arrivals: queue.SimpleQueue[ExecutorEvent | None] = queue.SimpleQueue()
+        self._arrivals: queue.SimpleQueue[Sequence[ExecutorEvent] | None] = queue.SimpleQueue()
         self._events: deque[ExecutorEvent] = deque()
         self._woken = False
         self._was_woken = False
 
-    def put(self, event: ExecutorEvent) -> None:
-        """Add `event` and wake the reader."""
-        self._arrivals.put(event)
+    def put(self, *events: ExecutorEvent) -> None:
+        """Add `events` and wake the reader, once for all of them."""
+        if events:
+            self._arrivals.put(events)
 
     def wake(self) -> None:
         """Make the present or the next `wait` return at once though no event came; never lost, safe in a signal handler."""
@@ -40,17 +46,27 @@ class Mailbox:
         self._was_woken |= woken
         return woken or bool(self._events)
 
+    def gather(self, seconds: float, enough: int) -> None:
+        """After a `wait`: let more events come for `seconds`, until `enough` are there or somebody wakes the reader."""
+        until = time.monotonic() + seconds
+        self._take()
+        while not self._woken and len(self._events) < enough and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _SLICE))  # to be woken by each of hundreds of events would cost more than to look
+            self._take()
+
     def was_woken(self) -> bool:
         """Return whether a `wait` was ended by a wake since the last call."""
         was, self._was_woken = self._was_woken, False
         return was
 
-    def drain(self) -> list[ExecutorEvent]:
-        """Return the events that have come, oldest first, and keep none. A wake that came with them still counts."""
+    def drain(self, at_most: int | None = None) -> list[ExecutorEvent]:
+        """Return the events that have come, oldest first, and keep none; or `at_most` so many, and keep the rest.
+
+        A wake that came with them still counts.
+        """
         self._take()
-        events = list(self._events)
-        self._events.clear()
-        return events
+        count = len(self._events) if at_most is None else min(at_most, len(self._events))
+        return [self._events.popleft() for _ in range(count)]
 
     def _take(self) -> None:
         """Sort in whatever has arrived, without waiting."""
@@ -58,8 +74,8 @@ class Mailbox:
             while True:
                 self._sort(self._arrivals.get_nowait())
 
-    def _sort(self, arrival: ExecutorEvent | None) -> None:
+    def _sort(self, arrival: Sequence[ExecutorEvent] | None) -> None:
         if arrival is None:
             self._woken = True
         else:
-            self._events.append(arrival)
+            self._events.extend(arrival)

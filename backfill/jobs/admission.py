@@ -10,6 +10,7 @@ from datetime import datetime
 from backfill.dag import DAG
 from backfill.engine.graph import Graph
 from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
+from backfill.jobs.base_job import PORTION
 from backfill.jobs.request import BackfillRequest
 from backfill.operators import SubDagOperator
 from backfill.states import ENDED_BADLY, DagRunState, TaskInstanceState
@@ -122,6 +123,9 @@ class Admission:
         self._foreign_runs = 0
         self._refused = False
         self._crowded = False
+        self._at_once = max(1, PORTION // max(1, len(templates)))
+        #: Whether the last look left dates alone for which there is room.
+        self.has_more = False
 
     # -- is it worth asking the database? -------------------------------------------------------------------------------
 
@@ -154,10 +158,11 @@ class Admission:
         before, self._crowded = self._crowded, not admitted.runs and not self._own_runs and self._foreign_runs > 0
         return self._crowded and not before
 
-    def read_again(self) -> None:
-        """Forget what was read of pending dates: a run that somebody cleared meanwhile is pending again."""
+    def read_again(self, tx: Tx) -> None:
+        """Read which dates are pending: a run that somebody cleared meanwhile is so again."""
         self._pending.clear()
         self._read_all = False
+        self._fill(tx, 0)
 
     # -- dates become runs ----------------------------------------------------------------------------------------------
 
@@ -169,7 +174,7 @@ class Admission:
         taken: list[PlannedDate] = []
         for date in self._pending:
             needs_place = date.action != "done" and not date.counts_as_running
-            if needs_place and room == 0:
+            if (needs_place and room == 0) or len(taken) == self._at_once:
                 break
             room -= needs_place
             taken.append(date)
@@ -178,6 +183,7 @@ class Admission:
         self._refused = len(done) + len(admitted) < len(taken)
         if admitted:
             self._room(tx)  # what was counted has grown: where the window is full now, no room may appear by itself
+        self.has_more = len(taken) == self._at_once
         # in this transaction: nobody may see a run without the task instances that it is going to have
         return Admitted(self.open_runs(tx, admitted), done)
 
@@ -200,14 +206,21 @@ class Admission:
     def confirm(self, admitted: Admitted) -> None:
         """Take dates off the list, now that the transaction that admitted them is committed."""
         gone = {run.ordinal for run in admitted.runs} | {counted.date.ordinal for counted in admitted.done}
-        self._pending = deque(date for date in self._pending if date.ordinal not in gone)
+        stay = []
+        while gone and self._pending:
+            date = self._pending.popleft()
+            if date.ordinal in gone:
+                gone.remove(date.ordinal)
+            else:
+                stay.append(date)
+        self._pending.extendleft(reversed(stay))
 
     def _room(self, tx: Tx) -> int:
         """Return how many more runs may be `running`; the caller has locked the DAG's row (S5.1)."""
+        running = runs.count_running_runs(tx, self._dag.dag_id, self._job_id)
         own_limit = self._request.max_active_runs is not None
-        self._own_runs = runs.count_running_runs(tx, self._dag.dag_id, job_id=self._job_id)
-        counted = self._own_runs if own_limit else runs.count_running_runs(tx, self._dag.dag_id)
-        self._foreign_runs = counted - self._own_runs
+        counted = running.own if own_limit else running.all
+        self._own_runs, self._foreign_runs = running.own, counted - running.own
         return max(0, self._limit - counted)
 
     def _fill(self, tx: Tx, room: int) -> None:
@@ -271,9 +284,9 @@ class Admission:
         if not opened:
             return OpenedRuns()
         ids = [run.id for run in opened]
-        runs.align_task_instances(tx, ids, self._templates, other_tasks=self._not_chosen)
+        found = runs.align_task_instances(tx, ids, self._templates, other_tasks=self._not_chosen)
         rows: dict[int, list[TaskInstanceFacts]] = defaultdict(list)
-        for row in task_instances.select_facts_of_runs(tx, ids):
+        for row in task_instances.select_facts_of_runs(tx, ids) if found is None else found:
             rows[row.dag_run_id].append(row)
         return OpenedRuns(opened, rows, self.previous_of(tx, ids))
 

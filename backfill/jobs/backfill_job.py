@@ -21,7 +21,7 @@ from backfill.engine.window import RunOutcome
 from backfill.executors import BaseExecutor
 from backfill.facts import RunFacts, TaskInstanceFacts
 from backfill.jobs.admission import CROWDED_OUT, Admission, OpenedRuns
-from backfill.jobs.base_job import BaseJob, Lease, Workplace
+from backfill.jobs.base_job import PORTION, BaseJob, Lease, Workplace
 from backfill.jobs.callbacks import RunCallbacks
 from backfill.jobs.cancel import Cancellation
 from backfill.jobs.conclusion import collect_errors, conclude, progress, tell_ends
@@ -38,7 +38,7 @@ from backfill.jobs.task_status import DagRunTaskStatus, TaskInstance
 from backfill.jobs.timeouts import attempts_to_stop
 from backfill.jobs.waits import Waits
 from backfill.keys import TaskInstanceKey
-from backfill.states import FINISHED, JobState, Reprocess, TaskInstanceState
+from backfill.states import FINISHED, IN_FLIGHT, JobState, Reprocess, TaskInstanceState
 from backfill.store import task_instances
 from backfill.store.dates import PlannedDate
 from backfill.telemetry import Dispatched, Event, Note, RunAdmitted, RunSettled
@@ -253,6 +253,8 @@ class BackfillJob(BaseJob):
             return
         admitted = self.at_work().write(run_dates.admit_next, session)
         run_dates.confirm(admitted)
+        if run_dates.has_more:
+            self.course.rhythm.go_on()
         if run_dates.waits_for_others:
             self.course.rhythm.hold_until_others_move(self.course.rhythm.admission)
         if run_dates.crowded_out(admitted):
@@ -294,6 +296,7 @@ class BackfillJob(BaseJob):
 
     def _let_in(self, opened: OpenedRuns, ti_status: DagRunTaskStatus, session: Session | None) -> None:
         """Take runs and their task instances into the window."""
+        in_flight: list[TaskInstance] = []
         for run in opened.runs:
             if run.dag_id == self.dag_id:  # those of subdags do not count (S2.3)
                 ti_status.active_runs[run.id] = run
@@ -303,16 +306,10 @@ class BackfillJob(BaseJob):
             self.course.window.admit(run, rows, first=self.course.is_first(run), previous=opened.previous.get(run.id))
             for ti in self.course.task_instances(row for row in rows if self.course.window.knows(row.id)):
                 self._sort(ti_status, ti)
-        if opened.runs and ti_status.running:
-            self._take_charge(opened.runs, ti_status, session)
-
-    def _take_charge(self, dag_runs: Sequence[RunFacts], ti_status: DagRunTaskStatus, session: Session | None) -> None:
-        """Adopt what is in flight in runs that others left, and reset what nobody holds (S8.6)."""
-        if found := self._reconciler.in_flight_of(dag_runs, ti_status.running):
-            self._reconciler.adopt(found)
-            for run in dag_runs:
-                self.reset_state_for_orphaned_tasks(run, session)
-            self._observe(ti_status, self._reconciler.sweep(session))
+                if ti.facts.state in IN_FLIGHT:
+                    in_flight.append(ti)
+        if in_flight:
+            self._observe(ti_status, self._reconciler.take_charge(opened.runs, in_flight, session))
 
     # -- ready task instances become attempts ---------------------------------------------------------------------------
 
@@ -371,9 +368,9 @@ class BackfillJob(BaseJob):
         """
         rows = self._reconciler.reconcile(self.at_work().reported_events(), running, session)
         if self.course.rhythm.sweep_due():
-            rows += self._reconciler.sweep(session)
-            self.course.admission.read_again()
-        return rows
+            self._reconciler.begin_sweep()
+            self.at_work().read(self.course.admission.read_again, session)
+        return rows + self._reconciler.sweep_on(session)
 
     def _update_counters(self, ti_status: DagRunTaskStatus, session: Session | None = None) -> None:
         """Sort task instances by their row's state, whatever was remembered (S8.7).
@@ -381,10 +378,12 @@ class BackfillJob(BaseJob):
         These are the ones whose rows were just observed. With none observed every `running` one is read again.
         """
         observed = ti_status.observed()
-        if observed is None:
-            observed = self._reconciler.read_again(ti_status.running, session)
-        self._observe(ti_status, observed)
-        for ti in self.course.task_instances(row for row in observed if self.course.window.knows(row.id)):
+        if observed is not None:
+            self._observe(ti_status, observed)
+            return
+        rows = self._reconciler.read_again(ti_status.running, session)
+        self._observe(ti_status, rows)
+        for ti in self.course.task_instances(row for row in rows if self.course.window.knows(row.id)):
             ti_status.sort(ti)  # also what is no news to the window
 
     def _observe(self, ti_status: DagRunTaskStatus, rows: Iterable[TaskInstanceFacts]) -> None:
@@ -512,8 +511,10 @@ class BackfillJob(BaseJob):
         )
 
     def _wait(self) -> None:
-        """Sleep until something is reported or due (S1.7)."""
-        self.at_work().mailbox.wait(self.course.due_in(self.at_work().lease))
+        """Sleep until something is reported or due (S1.7); where work is queued up before the workers, until more is reported."""
+        mailbox, in_flight = self.at_work().mailbox, self.course.window.counts().running
+        if mailbox.wait(self.course.due_in(self.at_work().lease)):
+            mailbox.gather(self.course.rhythm.linger(), enough=min(in_flight // 2, PORTION))
 
     def _tell(self, event: Event) -> None:
         self.at_work().telemetry.emit(event)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -23,7 +23,7 @@ from backfill.jobs.report import Report
 from backfill.messages import DagSource, ExecutorEvent
 from backfill.models import Base, job as job_table
 from backfill.states import JobState
-from backfill.store.database import Tx, repeat
+from backfill.store.database import Tx, autocommitting, repeat
 from backfill.store.leases import JobControl
 from backfill.telemetry import Telemetry
 
@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 #: How often a transaction of the loop is tried: with the pauses between, for more than two minutes, the time of a restart (S1.8).
 ATTEMPTS = 40
+#: Task instances that one step of the loop admits, takes in, sweeps or queues, if not those of one run: none holds up the others.
+PORTION = 400
 
 
 class Lease(Protocol):
@@ -85,11 +87,11 @@ class Workplace:
             self.lease.fence(tx)
             return work(tx)
 
-        return self._transact(fenced, session)
+        return self._transact(self.engine, fenced, session)
 
     def read(self, work: Callable[[Connection | Session], T], session: Session | None = None) -> T:
-        """Do `work`, which only reads, in one transaction; the holder need not hold."""
-        return self._transact(work, session)
+        """Do `work`, which only reads; the holder need not hold. Each statement sees the moment at which it begins."""
+        return self._transact(self._reading, work, session)
 
     def start_executors(self, dag_source: DagSource, at_the_end: ExitStack) -> None:
         """Start every executor once, and let each be ended once, also after errors (S1.6)."""
@@ -106,14 +108,21 @@ class Workplace:
             executor.start(context)
 
     def reported_events(self) -> list[ExecutorEvent]:
-        """Return what the executors have reported since the last call, and let them do what was left over."""
+        """Return what the executors have reported since the last call, and let them do what was left over.
+
+        Of very much the rest waits for the next call.
+        """
         for executor in self.executors.values():
             executor.catch_up()
-        return self.mailbox.drain()
+        return self.mailbox.drain(PORTION)
 
-    def _transact(self, work: Callable[[Connection | Session], T], session: Session | None) -> T:
+    @cached_property
+    def _reading(self) -> Engine:
+        return autocommitting(self.engine)
+
+    def _transact(self, engine: Engine, work: Callable[[Connection | Session], T], session: Session | None) -> T:
         if session is None:
-            return repeat(self.engine, work, attempts=ATTEMPTS, wait=self.clock.sleep)
+            return repeat(engine, work, attempts=ATTEMPTS, wait=self.clock.sleep)
         result = work(session)
         session.commit()
         return result

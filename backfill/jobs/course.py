@@ -26,6 +26,7 @@ from backfill.jobs.task_status import BlockedTask, DagRunTaskStatus, TaskInstanc
 from backfill.jobs.timeouts import TIMED_OUT, RunTimeouts
 from backfill.jobs.verdict import Budget
 from backfill.keys import TaskInstanceKey
+from backfill.messages import ExecutorEvent
 from backfill.states import ENDED_BADLY, FINISHED, DagRunState, TaskInstanceState
 from backfill.store import subdags
 from backfill.store.database import Tx
@@ -87,6 +88,7 @@ class Course:
         self.graphs = {dag.dag_id: self.graph, **{name: each.graph for name, each in members.items()}}
         #: (dag_id, task_id) of all tasks in topological order.
         self.order = order_of_tasks(dag.dag_id, self.graph, list(members.values()))
+        self.limited_task_ids = sorted({name for graph in self.graphs.values() for name in graph.limited_task_ids})
         self.pools = sorted({pool for graph in self.graphs.values() for pool in graph.pools})
         self._templates = {
             (name, template.task_id): template
@@ -108,6 +110,8 @@ class Course:
             else RunTimeouts(self.window, dag.dagrun_timeout, clock.monotonic)
         )
         self.budget = Budget(settings.task.infrastructure_retries, disable_retry=request.disable_retry)
+        #: Task instances whose next attempt shares no message with others (S8.3).
+        self._isolated: set[int] = set()
         self.pace = Pace(clock.monotonic)
         self.throttle = Throttle(clock.monotonic)
         #: By dag_run_id and task_id: why a mapping in the window has no length.
@@ -123,6 +127,14 @@ class Course:
             if self.window.knows(row.id) or row.state == TaskInstanceState.REMOVED
         ]
 
+    def isolate(self, events: Iterable[ExecutorEvent]) -> None:
+        """Note what was lost with others of its process, so that the next loss tells which of them was at fault (S8.3)."""
+        self._isolated.update(event.task_instance_id for event in events if event.alone)
+
+    def travels_alone(self, row: TaskInstanceFacts) -> bool:
+        """Return whether an attempt of `row` must not share a message: it was lost before."""
+        return row.infrastructure_failures > 0 or row.id in self._isolated
+
     def _key(self, row: TaskInstanceFacts) -> TaskInstanceKey:
         """Return the key of a row, also of an index that its mapping has lost, which the window forgets (S4.7)."""
         run = self.window.run(row.dag_run_id)
@@ -135,6 +147,12 @@ class Course:
     def task(self, row: TaskInstanceFacts) -> AbstractOperator:
         """Return the task of a task instance in the window."""
         return self.dags[self.dag_id_of(row.dag_run_id)].task_dict[row.task_id]
+
+    def task_of(self, ti_id: int) -> AbstractOperator:
+        """Return the task of a task instance in the window, by its id."""
+        if self.subdags is None:
+            return self.dag.task_dict[self.window.task_id(ti_id)]
+        return self.dags[self.window.key(ti_id).dag_id].task_dict[self.window.task_id(ti_id)]
 
     def template(self, dag_id: str, task_id: str) -> TaskTemplate:
         """Return the row that a run gets for a task, or the first of them if it is mapped over literals."""

@@ -337,7 +337,7 @@ def _capacity(tx: Tx, checked: CheckedRequest, settings: Settings, there: _Prese
     return Capacity(
         max_active_runs=own if own is not None else checked.dag.max_active_runs,
         # those that the job takes need no further place (S2.13), and a limit of its own is about its own runs
-        foreign_runs=0 if own is not None else max(0, runs.count_running_runs(tx, dag_id) - there.running()),
+        foreign_runs=0 if own is not None else max(0, runs.count_running_runs(tx, dag_id).all - there.running()),
         parallelism=settings.core.parallelism or None,
         workers=workers,
         pools={pool.pool: pool for pool in pools.list_pools(tx)},

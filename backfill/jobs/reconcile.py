@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence, Set as AbstractSet
 from datetime import timedelta
-from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
 from backfill.engine.retries import retry_delay
 from backfill.executors import LocalExecutor, Unsent
-from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
-from backfill.jobs.base_job import Workplace
+from backfill.facts import RunFacts, TaskInstanceFacts
+from backfill.jobs.base_job import PORTION, Workplace
 from backfill.jobs.callbacks import RunCallbacks
 from backfill.jobs.course import Course
 from backfill.jobs.fail_stop import stop_rest_of_run
@@ -30,24 +29,15 @@ from backfill.jobs.verdict import (
 )
 from backfill.keys import TaskInstanceKey
 from backfill.messages import Attempt, ExecutorEvent
-from backfill.states import TaskInstanceState
+from backfill.states import IN_FLIGHT, TaskInstanceState
 from backfill.store import attempts, recovery, task_instances
 from backfill.store.attempts import Stopped
 from backfill.store.database import Tx
-from backfill.store.recovery import Failure, InFlight, Loss
+from backfill.store.recovery import Failure, Loss, Swept
 
 logger = logging.getLogger(__name__)
 
 Running = Mapping[TaskInstanceKey, TaskInstance]
-
-
-class _Seen(NamedTuple):
-    """What one sweep read."""
-
-    rows: list[TaskInstanceFacts]
-    zombies: list[InFlight]
-    unclaimed: list[InFlight]
-    previous: dict[int, PreviousRun]
 
 
 class Reconciler:
@@ -58,6 +48,10 @@ class Reconciler:
         self._course = course
         self._workplace = workplace
         self._callbacks = callbacks
+        #: Runs that the present sweep has not come to.
+        self._to_sweep: list[int] = []
+        #: Processes, by host and process id, that were lost with several attempts in hand.
+        self._held_several: set[tuple[str | None, int]] = set()
 
     # -- events ---------------------------------------------------------------------------------------------------------
 
@@ -68,42 +62,73 @@ class Reconciler:
 
         Events about attempts that are not `running` as far as is known are stale, and cost no query.
         """
-        attempts = {ti.facts.attempt_id: ti.facts.id for ti in running.values()}
-        current = {event.task_instance_id: event for event in events if event.attempt_id in attempts}
+        current: dict[int, ExecutorEvent] = {}
         for event in events:
-            if event.attempt_id not in attempts:
+            if self._is_current(event, running):
+                current[event.task_instance_id] = event
+            else:
                 _drop(event)
         if not current:
             return []
+        self._course.isolate(current.values())
         ids = sorted(current)
-        rows = self._workplace.read(lambda tx: task_instances.select_facts(tx, ids), session)
-        hosts = self._hosts_of([row for row in rows if row.state == TaskInstanceState.RUNNING], session)
+        rows, shortest_wait = self._workplace.read(lambda tx: task_instances.select_reported(tx, ids), session)
+        self._course.rhythm.workers_kept_waiting(shortest_wait)
+        disagreeing = [row for row in rows if row.state in IN_FLIGHT or is_stale(current[row.id], row)]
+        hosts = self._hosts_of([row for row in disagreeing if row.state == TaskInstanceState.RUNNING], session)
         verdicts = [
-            verdict for row in rows if (verdict := self._judge(current[row.id], row, hosts.get(row.id))) is not None
+            verdict
+            for row in disagreeing
+            if (verdict := self._judge(current[row.id], row, hosts.get(row.id))) is not None
         ]
         if not verdicts:
             return rows
         return self._carry_out(verdicts, ids, session)
 
-    def sweep(self, session: Session | None = None) -> list[TaskInstanceFacts]:
-        """Look for what no event announces, and return what changed (S0.1, S8.4).
+    def _is_current(self, event: ExecutorEvent, running: Running) -> bool:
+        """Return whether `event` is about an attempt that is running as far as is known."""
+        if not self._course.window.knows(event.task_instance_id):
+            return False
+        ti = running.get(self._course.window.key(event.task_instance_id))
+        return ti is not None and ti.facts.attempt_id == event.attempt_id
+
+    def begin_sweep(self) -> None:
+        """Have all runs of the window looked at, portion by portion."""
+        self._to_sweep = self._course.window.run_ids()
+
+    def sweep_on(self, session: Session | None = None) -> list[TaskInstanceFacts]:
+        """Look at the next portion of a sweep that has begun, if any is left, and return what `sweep` returns."""
+        portion: list[int] = []
+        size = 0
+        while self._to_sweep and size < PORTION:
+            portion.append(self._to_sweep.pop())
+            size += self._course.window.size_of(portion[-1])
+        if self._to_sweep:
+            self._course.rhythm.go_on()
+        return self.sweep(portion, session) if portion else []
+
+    def sweep(self, dag_run_ids: Sequence[int], session: Session | None = None) -> list[TaskInstanceFacts]:
+        """Look for what no event announces in runs of the window, and return what changed (S0.1, S8.4).
 
         That is: rows changed by others, zombies, lost messages, and the end of runs outside the window that somebody waits for.
         """
         window, task = self._course.window, self._workplace.settings.task
-
-        def look(tx: Tx) -> _Seen:
-            return _Seen(
-                rows=task_instances.select_facts_of_runs(tx, window.run_ids()),
-                zombies=recovery.select_zombies(tx, self._job_id, task.heartbeat_timeout),
-                unclaimed=recovery.select_unclaimed(tx, self._job_id, task.queued_timeout),
-                previous=self._course.previous_of(tx, window.held_by_previous()),
-            )
-
-        seen = self._workplace.read(look, session)
-        for dag_run_id, previous in seen.previous.items():
-            window.update_previous(dag_run_id, previous)
-        events = self._lost_in(seen)
+        held_back = sorted(set(window.held_by_previous()) & set(dag_run_ids))
+        seen = self._workplace.read(
+            lambda tx: recovery.sweep_runs(
+                tx,
+                self._job_id,
+                dag_run_ids,
+                heartbeat_timeout=task.heartbeat_timeout,
+                queued_timeout=task.queued_timeout,
+            ),
+            session,
+        )
+        previous = self._workplace.read(lambda tx: self._course.previous_of(tx, held_back), session)
+        for dag_run_id, found in previous.items():
+            window.update_previous(dag_run_id, found)
+        events = self._lost_in(seen, session)
+        self._course.isolate(events)
         by_id = {row.id: row for row in seen.rows}
         verdicts = [
             verdict
@@ -116,16 +141,18 @@ class Reconciler:
         unclaimed = {each.facts.id for each in seen.unclaimed}
         return seen.rows + self._carry_out(verdicts, ids, session, unclaimed=unclaimed)
 
-    def _lost_in(self, seen: _Seen) -> list[ExecutorEvent]:
+    def _lost_in(self, seen: Swept, session: Session | None) -> list[ExecutorEvent]:
         """Return an infrastructure failure for each zombie and each lost message (S8.4)."""
         task = self._workplace.settings.task
         held = self._held({each.facts.attempt_id for each in seen.unclaimed if each.facts.attempt_id})
+        in_company = self._lost_in_company(seen.zombies, session)
         events = [
-            lost(
+            lost(zombie.facts, orphaned(zombie.hostname))
+            if zombie.given_up
+            else lost(
                 zombie.facts,
-                orphaned(zombie.hostname)
-                if zombie.given_up
-                else heartbeat_ran_out(task.heartbeat_timeout, zombie.hostname),
+                heartbeat_ran_out(task.heartbeat_timeout, zombie.hostname),
+                alone=zombie.facts.id in in_company,
             )
             for zombie in seen.zombies
         ]
@@ -135,6 +162,16 @@ class Reconciler:
             if each.facts.attempt_id not in held
         ]
         return events
+
+    def _lost_in_company(self, zombies: Sequence[recovery.InFlight], session: Session | None) -> set[int]:
+        """Return those of `zombies` whose process held several attempts: it ran one of them, and nobody knows which (S8.3)."""
+        ids = [zombie.facts.id for zombie in zombies if not zombie.given_up]
+        if not ids:
+            return set()
+        holders = self._workplace.read(lambda tx: recovery.select_holders(tx, self._job_id, ids), session)
+        # remembered: when the last of them is found, the others may have been written off already
+        self._held_several |= {(each.hostname, each.pid) for each in holders.values() if each.held > 1}
+        return {ti_id for ti_id, each in holders.items() if (each.hostname, each.pid) in self._held_several}
 
     def look_back(self, session: Session | None = None) -> None:
         """Read again how the runs outside of the window stand that runs in it wait for (S4.9)."""
@@ -189,7 +226,7 @@ class Reconciler:
             task_instances.take_back_if_queued(tx, taken_back)
             claimed = unclaimed - recovery.lock_unclaimed(tx, without_claim)
             due = [verdict for verdict in verdicts if verdict.task_instance_id not in claimed]
-            losses = [Loss(v.task_instance_id, v.attempt_id, v.error) for v in due if isinstance(v, Lost)]
+            losses = [Loss(v.task_instance_id, v.attempt_id, v.error, v.charged) for v in due if isinstance(v, Lost)]
             recovery.lose_if_current(tx, losses)
             failed = recovery.fail_if_current(tx, [self._failure(v) for v in due if isinstance(v, Failed)])
             rows = task_instances.select_facts(tx, ids)
@@ -227,13 +264,17 @@ class Reconciler:
 
     # -- who holds what -------------------------------------------------------------------------------------------------
 
-    def in_flight_of(self, dag_runs: Sequence[RunFacts], running: Running) -> list[TaskInstance]:
-        """Return those of `running` that belong to one of `dag_runs`."""
-        ids = {run.id for run in dag_runs}
-        return [ti for ti in running.values() if ti.facts.dag_run_id in ids]
+    def take_charge(
+        self, dag_runs: Sequence[RunFacts], in_flight: Sequence[TaskInstance], session: Session | None = None
+    ) -> list[TaskInstanceFacts]:
+        """Adopt what is in flight in runs that others left, and reset what nobody holds (S8.6); return the rows as they are then."""
+        self._adopt(in_flight)
+        for run in dag_runs:
+            self.reset_orphans(run.id, session)
+        return self.sweep([run.id for run in dag_runs], session)
 
-    def adopt(self, found: Sequence[TaskInstance]) -> None:
-        """Let the executors take charge of attempts that somebody else handed over (S8.6)."""
+    def _adopt(self, found: Sequence[TaskInstance]) -> None:
+        """Let the executors take charge of attempts that somebody else handed over."""
         attempts = [
             Attempt(ti.facts.id, ti.key, ti.facts.attempt_id, ti.facts.try_number)
             for ti in found
@@ -242,14 +283,11 @@ class Reconciler:
         for executor in self._workplace.executors.values():
             executor.adopt(attempts)
 
-    def held_attempts(self, session: Session | None = None) -> set[str]:
-        """Return the queued attempts of this job that its executors hold (S8.5)."""
-        in_flight = self._workplace.read(lambda tx: recovery.select_in_flight(tx, self._job_id), session)
-        return self._held({each.facts.attempt_id for each in in_flight if each.facts.attempt_id})
-
     def reset_orphans(self, dag_run_id: int | None, session: Session | None = None) -> int:
         """Set to `none` what nobody holds (S8.5), in one run or (None) in all that are running; return how many."""
-        held, timeout = self.held_attempts(session), self._workplace.settings.lease_timeout
+        in_flight = self._workplace.read(lambda tx: recovery.select_in_flight(tx, self._job_id), session)
+        held = self._held({each.facts.attempt_id for each in in_flight if each.facts.attempt_id})
+        timeout = self._workplace.settings.lease_timeout
         return self._workplace.write(
             lambda tx: recovery.reset_orphans(tx, self._job_id, timeout, held=held, dag_run_id=dag_run_id), session
         )

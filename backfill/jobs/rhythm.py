@@ -8,6 +8,11 @@ from collections.abc import Callable
 #: Pauses after each fruitless attempt to reach the broker, in seconds; the last one repeats (S7.3).
 BROKER_PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)
 
+#: Share of the time that attempts have to wait in their queue, for which the loop may let reports gather, and the most
+#: of it in seconds. Work of a higher priority waits for so long, too.
+LINGER_SHARE = 0.7
+LONGEST_LINGER = 0.4
+
 Clock = Callable[[], float]
 
 
@@ -52,6 +57,8 @@ class Rhythm:
         self._look_every = look_every
         self._sweep_at = clock() + sweep_every
         self._failures = 0
+        self._goes_on = False
+        self._wait_for_worker = 0.0
         #: The next date has no room (S1.7); a run of another type is at the date of a subdag (S2.6); ready task instances
         #: have no place (S1.7); the broker is away (S7.3).
         self.admission = Hold(clock)
@@ -61,8 +68,13 @@ class Rhythm:
 
     def begin_round(self) -> None:
         """Let what has waited long enough be looked at in the round that begins."""
+        self._goes_on = False
         for hold in (self.admission, self.subdags, self.dispatch, self.broker):
             hold.end_if_over()
+
+    def go_on(self) -> None:
+        """Begin the next round at once: this one did only a portion of what there is to do."""
+        self._goes_on = True
 
     def hold_until_others_move(self, hold: Hold) -> None:
         """Look again at what others may free, after `delay_on_limit_secs` (S1.7)."""
@@ -81,6 +93,17 @@ class Rhythm:
         self._sweep_at = self._clock() + self._sweep_every
         return True
 
+    def workers_kept_waiting(self, seconds: float | None) -> None:
+        """Note for how long an attempt, the luckiest of those just reported, waited in its queue; None: none was claimed."""
+        self._wait_for_worker = max(0.0, seconds or 0.0)
+
+    def linger(self) -> float:
+        """Return the seconds for which more reports may be awaited after the first.
+
+        That holds nothing up: what would be sent at once would wait for longer in its queue. On an idle system it is nothing.
+        """
+        return min(LONGEST_LINGER, LINGER_SHARE * self._wait_for_worker)
+
     def broker_failed(self) -> float:
         """Note that publishing failed; return the pause before the next attempt."""
         pause = BROKER_PAUSES[min(self._failures, len(BROKER_PAUSES) - 1)]
@@ -95,5 +118,7 @@ class Rhythm:
 
     def due_in(self) -> float:
         """Return the seconds until the next deadline."""
+        if self._goes_on:
+            return 0.0
         holds = (hold.ends_in() for hold in (self.admission, self.subdags, self.dispatch, self.broker))
         return min([max(0.0, self._sweep_at - self._clock()), *(seconds for seconds in holds if seconds is not None)])

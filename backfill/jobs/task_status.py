@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, MutableMapping, MutableSet
+from collections.abc import Callable, Iterable, MutableMapping, MutableSet
 from datetime import datetime
 from typing import NamedTuple, assert_never
 
@@ -73,31 +73,35 @@ class DagRunTaskStatus:
         #: Runs whose `dagrun_timeout` ran out.
         self.timed_out: list[RunFacts] = []
         self._observed: list[TaskInstanceFacts] | None = None
+        self._put = {str(state): self._put_into_bucket_of(state) for state in TaskInstanceState}
 
-    def sort(self, ti: TaskInstance) -> None:
-        """Put `ti` into the bucket of its row's state, whatever was remembered of it (S8.7)."""
-        key = ti.key
-        self.forget(key)
-        match TaskInstanceState(ti.facts.state):
+    def _put_into_bucket_of(self, state: TaskInstanceState) -> Callable[[TaskInstanceKey, TaskInstance], None]:
+        """Return what puts a task instance where those in `state` belong; those that are `removed` belong nowhere."""
+        match state:
             case TaskInstanceState.SUCCESS:
-                self.succeeded.add(key)
+                return lambda key, _: self.succeeded.add(key)
             case TaskInstanceState.SKIPPED:
-                self.skipped.add(key)
+                return lambda key, _: self.skipped.add(key)
             case TaskInstanceState.FAILED | TaskInstanceState.UPSTREAM_FAILED:
-                self.failed.add(key)
+                return lambda key, _: self.failed.add(key)
             case TaskInstanceState.QUEUED | TaskInstanceState.RUNNING:
-                self.running[key] = ti
+                return self.running.__setitem__
             case (
                 TaskInstanceState.NONE
                 | TaskInstanceState.SCHEDULED
                 | TaskInstanceState.UP_FOR_RETRY
                 | TaskInstanceState.UP_FOR_RESCHEDULE
             ):
-                self.to_run[key] = ti
+                return self.to_run.__setitem__
             case TaskInstanceState.REMOVED:
-                pass
+                return lambda _, __: None
             case unknown:
                 assert_never(unknown)
+
+    def sort(self, ti: TaskInstance) -> None:
+        """Put `ti` into the bucket of its row's state, whatever was remembered of it (S8.7)."""
+        self.forget(ti.key)
+        self._put[ti.facts.state](ti.key, ti)
 
     def observe(self, rows: Iterable[TaskInstanceFacts]) -> None:
         """Keep rows as just read, until `observed` hands them over to be sorted."""
@@ -130,7 +134,15 @@ class DagRunTaskStatus:
         """Let a run leave the window: its keys go, their numbers stay."""
         self.active_runs.pop(run.id, None)
         self.finished_runs += 1
-        for ti in task_instances:
-            if ti.key not in self.deadlocked:  # those stay named to the end
-                self.forget(ti.key)
-                self.departed[TaskInstanceState(ti.facts.state)] += 1
+        # those that are deadlocked stay named to the end
+        gone = {ti.key: ti.facts.state for ti in task_instances if ti.key not in self.deadlocked}
+        keys = set(gone)
+        self.succeeded -= keys
+        self.skipped -= keys
+        self.failed -= keys
+        self.not_ready -= keys
+        for key in gone:
+            self.to_run.pop(key, None)
+            self.running.pop(key, None)
+        for word, count in Counter(gone.values()).items():
+            self.departed[TaskInstanceState(word)] += count

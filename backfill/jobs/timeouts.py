@@ -49,8 +49,10 @@ class RunTimeouts:
 
     def due_in(self, now: datetime) -> float | None:
         """Return the seconds until a run may be overdue; None if none ever is."""
+        if self._timeout is None:
+            return None
         starts = [start for run in self._window.runs() if (start := run.start_date) is not None]
-        if self._timeout is None or not starts:
+        if not starts:
             return None
         overdue_in = (min(starts) + self._timeout - now).total_seconds()
         return max(0.0, overdue_in, self._not_before - self._clock())

@@ -19,6 +19,8 @@ class Lost:
     task_instance_id: int
     attempt_id: str | None
     error: str
+    #: Whether it costs budget; what was lost together with others, of which nobody knows which was at fault, does not (S8.3).
+    charged: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,8 @@ def judge(
     if is_stale(event, row) or event.state not in OVER or row.state not in IN_FLIGHT:
         return None
     message = _message(event, row, key, host)
-    if event.infrastructure and row.infrastructure_failures < budget.infrastructure_retries:
-        return Lost(row.id, row.attempt_id, message)
+    if event.infrastructure and (event.alone or row.infrastructure_failures < budget.infrastructure_retries):
+        return Lost(row.id, row.attempt_id, message, charged=not event.alone)
     retry = is_eligible(
         retries=retries, try_number=row.try_number, max_tries=row.max_tries, disable_retry=budget.disable_retry
     )
@@ -78,12 +80,14 @@ def is_stale(event: ExecutorEvent, row: TaskInstanceFacts) -> bool:
     return event.attempt_id != (row.attempt_id or "")
 
 
-def lost(row: TaskInstanceFacts, reason: str) -> ExecutorEvent:
-    """Return the event that the sweep raises for an attempt whose worker or message is gone (S8.4).
+def lost(row: TaskInstanceFacts, reason: str, *, alone: bool = False) -> ExecutorEvent:
+    """Return the event that the sweep raises for an attempt whose worker or message is gone (S8.4); `alone` as in the event.
 
     A row that was set in flight by hand has no attempt; its event bears none either.
     """
-    return ExecutorEvent(row.id, row.attempt_id or "", TaskInstanceState.FAILED, reason, infrastructure=True)
+    return ExecutorEvent(
+        row.id, row.attempt_id or "", TaskInstanceState.FAILED, reason, infrastructure=True, alone=alone
+    )
 
 
 def heartbeat_ran_out(timeout: timedelta, hostname: str | None) -> str:

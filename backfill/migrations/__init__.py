@@ -27,7 +27,7 @@ from backfill.store.database import repeat
 __all__ = ["HEAD", "REVISIONS", "VERSION_TABLE", "Age", "SchemaVersion", "check", "current", "upgrade"]
 
 #: Every version of the schema, oldest first; a test holds it together with the scripts.
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 #: The version that this program works with.
 HEAD = REVISIONS[-1]
 #: Where a database keeps the version of its schema.

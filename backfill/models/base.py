@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+from typing import Final
+
 from sqlalchemy import MetaData
 from sqlalchemy.orm import DeclarativeBase
+
+#: Storage of tables that grow with what is run: by default they were analysed only once a tenth of them had changed.
+GROWING: Final = MappingProxyType({"autovacuum_analyze_scale_factor": 0.02})
+#: The same where each row is updated several times: new versions find room beside the old ones, and these are cleared early.
+OFTEN_UPDATED: Final = MappingProxyType({"fillfactor": 80, **GROWING, "autovacuum_vacuum_scale_factor": 0.05})
 
 
 class Base(DeclarativeBase):

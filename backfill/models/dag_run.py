@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from backfill.models.base import Base
+from backfill.models.base import GROWING, Base
 from backfill.states import DagRunState, RunType
 
 dag_run = Table(
@@ -54,4 +54,5 @@ dag_run = Table(
     # deleting a job finds its runs
     Index("ix_dag_run_creating_job_id", "creating_job_id"),
     Index("ix_dag_run_job_id", "job_id", postgresql_where=text("job_id is not null")),
+    postgresql_with=GROWING,
 )

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from backfill.models.base import Base
+from backfill.models.base import GROWING, Base
 from backfill.states import JobState
 
 job = Table(
@@ -84,4 +84,5 @@ job_run_date = Table(
     Index("ix_job_run_date_dag_run_id", "dag_run_id"),
     # the next dates to admit, however many were admitted before (store.dates.pending_dates)
     Index("ix_job_run_date_pending", "job_id", "dag_id", "ordinal", postgresql_where=text("progress = 'pending'")),
+    postgresql_with=GROWING,
 )

@@ -7,6 +7,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Computed,
     DateTime,
     Float,
     ForeignKey,
@@ -23,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from backfill.models.base import Base
+from backfill.models.base import GROWING, OFTEN_UPDATED, Base
 from backfill.states import TaskInstanceState
 
 task_instance = Table(
@@ -66,6 +67,9 @@ task_instance = Table(
     Column("skips", ARRAY(Text)),
     #: Text of the last error.
     Column("error", Text),
+    #: `queued` or `running`. The index is over this and not over `state`, so that a claim, which changes the state but not this,
+    #: touches no index. Written as PostgreSQL keeps it.
+    Column("in_flight", Boolean, Computed("state = any (array['queued'::text, 'running'::text])", persisted=True)),
     UniqueConstraint("dag_run_id", "task_id", "map_index"),
     CheckConstraint(f"state in ({', '.join(repr(str(s)) for s in TaskInstanceState)})", name="state"),
     # limits count what is in flight; the sweep and takeover read it; never larger than what runs now
@@ -73,8 +77,9 @@ task_instance = Table(
         "ix_task_instance_in_flight",
         "dag_id",
         "id",
-        postgresql_where=text("state in ('queued', 'running')"),
+        postgresql_where=text("in_flight"),
     ),
+    postgresql_with=OFTEN_UPDATED,
 )
 
 #: One row for each attempt that a worker claimed: the history of tries (S3.26).
@@ -99,6 +104,7 @@ task_attempt = Table(
     Column("error", Text),
     # the tries of one task instance
     Index("ix_task_attempt_task_instance_id", "task_instance_id"),
+    postgresql_with=OFTEN_UPDATED,
 )
 
 xcom = Table(
@@ -113,4 +119,5 @@ xcom = Table(
     Column("key", Text, nullable=False),
     Column("value", JSONB, nullable=False),
     PrimaryKeyConstraint("task_instance_id", "key"),
+    postgresql_with=GROWING,
 )

@@ -15,7 +15,7 @@ updates what it has locked; the lock also makes the guard hold to the end of the
 
 **Tries** (S6.1). `try_number` counts tries, `try_open` says that the present one has begun and no attempt has ended it. Opened by
 `task_instances.queue_if_idle` alone (which adds one unless it is open). Left open by `task_instances.take_back_if_queued` (S3.8),
-`recovery.lose_if_current` (S3.15), `recovery.reset_orphans` (S8.5), `attempts.hand_back_if_running` (S3.15), a finish as
-`up_for_reschedule` in `attempts.finish_if_current` (S3.13), and by `schedule_if_idle` and `unschedule_if_scheduled` (S3.2, S3.3), which are no
-part of a try. Every other write of a state closes it; `task_instances.settle_if_idle` counts one try for `success` (S3.6).
+`recovery.lose_if_current` (S3.15), `recovery.reset_orphans` (S8.5), `attempts.hand_back_if_running` and `claims.unclaim_if_running`
+(S3.15), a finish as `up_for_reschedule` in `attempts.finish_if_current` (S3.13), and by `schedule_if_idle` and `unschedule_if_scheduled`
+(S3.2, S3.3), which are no part of a try. Every other write of a state closes it; `task_instances.settle_if_idle` counts one try for `success` (S3.6).
 """

@@ -1,4 +1,4 @@
-"""The life of one attempt as its worker writes it: claim, heartbeat, finish, hand back.
+"""The life of claimed attempts as their worker writes it: heartbeat, finish, hand back.
 
 Every task instance passes here twice, so this is the hottest path of the system: each function is one statement and one
 round trip, and needs no transaction around it. Each statement is guarded by the attempt id (architecture, "The
@@ -18,102 +18,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import text
 
-from backfill.keys import TaskInstanceKey
 from backfill.states import TaskInstanceState
 from backfill.store.database import Tx
 from backfill.store.values import Json, encode, storable_text
-
-
-class Claim(NamedTuple):
-    """All that a worker needs to know to run the attempt that it claimed; read from the row, never from the message."""
-
-    task_instance_id: int
-    attempt_id: str
-    dag_run_id: int
-    dag_id: str
-    task_id: str
-    run_id: str
-    map_index: int
-    try_number: int
-    max_tries: int
-    infrastructure_failures: int
-    #: Start of this attempt.
-    start_date: datetime
-    #: Start of the first attempt since the last clear (S6.7).
-    first_start_date: datetime
-    queued_at: datetime | None
-    pool: str
-    pool_slots: int
-    queue: str
-    executor: str
-    operator: str
-    priority_weight: int
-    logical_date: datetime
-    data_interval_start: datetime
-    data_interval_end: datetime
-    run_type: str
-    external_trigger: bool
-    conf: dict[str, Any]
-    run_start_date: datetime | None
-    #: The job that queued the attempt; None if it was deleted since.
-    job_id: int | None
-    #: All that the job was called with; empty without a job.
-    job_params: dict[str, Any]
-    dag_pickle_hash: str | None
-    dag_source: dict[str, Any]
-
-    @property
-    def key(self) -> TaskInstanceKey:
-        """Identity of the task instance."""
-        return TaskInstanceKey(self.dag_id, self.task_id, self.run_id, self.map_index)
-
-
-_CLAIM = text("""
-with claimed as (
-    update task_instance
-    set state = 'running', hostname = :hostname, pid = :pid,
-        start_date = statement_timestamp(), heartbeat_at = statement_timestamp(),
-        first_start_date = coalesce(first_start_date, statement_timestamp()),
-        end_date = null, duration = null, next_attempt_at = null, skips = null
-    where id = :task_instance_id and state = 'queued'
-      and external_executor_id = cast(:attempt_id as uuid) and try_number = :try_number
-    returning *
-), forgotten as (
-    delete from xcom using claimed where xcom.task_instance_id = claimed.id
-), begun as (
-    insert into task_attempt (attempt_id, task_instance_id, try_number, job_id, start_date, hostname, pid)
-    select external_executor_id, id, try_number, queued_by_job_id, start_date, hostname, pid from claimed
-    on conflict (attempt_id) do nothing
-)
-select t.id, cast(t.external_executor_id as text), t.dag_run_id, t.dag_id, t.task_id, t.run_id, t.map_index,
-       t.try_number, t.max_tries, t.infrastructure_failures, t.start_date, t.first_start_date, t.queued_at,
-       t.pool, t.pool_slots, t.queue, t.executor, t.operator, t.priority_weight,
-       r.logical_date, r.data_interval_start, r.data_interval_end, r.run_type, r.external_trigger, r.conf, r.start_date,
-       j.id, coalesce(j.params, '{}'), j.dag_pickle_hash, coalesce(j.dag_source, '{}')
-from claimed t join dag_run r on r.id = t.dag_run_id left join job j on j.id = t.queued_by_job_id
-""")
-
-
-def claim_if_queued(
-    tx: Tx, *, task_instance_id: int, attempt_id: str, try_number: int, hostname: str, pid: int
-) -> Claim | None:
-    """Turn `queued` into `running` where attempt and try are still those of the message (S3.7, S7.4).
-
-    With it the XComs of earlier attempts are deleted (S7.5) and the attempt enters the history of tries. None: the message is
-    stale or came twice, and nothing was changed.
-    """
-    row = tx.execute(
-        _CLAIM,
-        {
-            "task_instance_id": task_instance_id,
-            "attempt_id": attempt_id,
-            "try_number": try_number,
-            "hostname": hostname,
-            "pid": pid,
-        },
-    ).one_or_none()
-    return None if row is None else Claim(*row)
-
 
 #: How an attempt may end by itself.
 _FINISHES = frozenset(
@@ -145,7 +52,9 @@ class Finish:
     xcoms: Mapping[str, Any] = field(default_factory=dict)
     #: Task ids that the task decided to skip (S4.8); None: it decided nothing.
     skips: Sequence[str] | None = None
-    #: How long before it is written the attempt ended, where finishes are written in groups.
+    #: How long before it is written the attempt began and ended, where claims and finishes are written in groups. None: it began
+    #: with its claim.
+    started_ago: timedelta | None = None
     ended_ago: timedelta = _AT_ONCE
 
     def __post_init__(self) -> None:
@@ -159,25 +68,29 @@ class Finish:
 
 _FINISH = text("""
 with mine as (
-    select g.*, greatest(statement_timestamp() - g.ended_ago, t.start_date) as end_date
+    select g.*, own.start_date, greatest(statement_timestamp() - g.ended_ago, own.start_date) as end_date
     from unnest(
         cast(:ids as bigint[]), cast(:attempts as uuid[]), cast(:states as text[]), cast(:errors as text[]),
         cast(:retry_delays as interval[]), cast(:reschedule_dates as timestamptz[]), cast(:skips as jsonb[]),
-        cast(:ended_ago as interval[])
-    ) as g (id, attempt_id, state, error, retry_delay, reschedule_date, skips, ended_ago)
+        cast(:started_ago as interval[]), cast(:ended_ago as interval[])
+    ) as g (id, attempt_id, state, error, retry_delay, reschedule_date, skips, started_ago, ended_ago)
     join task_instance t on t.id = g.id and t.external_executor_id = g.attempt_id and t.state = 'running'
+    cross join lateral (select greatest(statement_timestamp() - g.started_ago, t.start_date) as start_date) own
     order by t.id for no key update of t
 ), finished as (
     update task_instance t
     set state = m.state, try_open = (m.state = 'up_for_reschedule'), infrastructure_failures = 0,
-        end_date = m.end_date, duration = extract(epoch from m.end_date - t.start_date),
+        start_date = m.start_date,
+        first_start_date = case t.first_start_date when t.start_date then m.start_date else t.first_start_date end,
+        end_date = m.end_date, duration = extract(epoch from m.end_date - m.start_date),
         next_attempt_at = coalesce(m.reschedule_date, m.end_date + m.retry_delay),
         error = coalesce(m.error, t.error),
         skips = case when m.skips is not null then array(select jsonb_array_elements_text(m.skips)) end
     from mine m where t.id = m.id
-    returning m.id, m.attempt_id, m.state, m.end_date, m.error
+    returning m.id, m.attempt_id, m.state, m.start_date, m.end_date, m.error
 ), closed as (
-    update task_attempt a set end_date = f.end_date, outcome = f.state, error = f.error
+    update task_attempt a
+    set start_date = coalesce(f.start_date, a.start_date), end_date = f.end_date, outcome = f.state, error = f.error
     from finished f where a.attempt_id = f.attempt_id
 ), pushed as (
     insert into xcom (task_instance_id, key, value)
@@ -227,6 +140,7 @@ def _finish_columns(finishes: Collection[Finish]) -> dict[str, list[Any]]:
         "retry_delays": [f.retry_delay for f in finishes],
         "reschedule_dates": [f.reschedule_date for f in finishes],
         "skips": [None if f.skips is None else encode("The skip decision", list(f.skips)) for f in finishes],
+        "started_ago": [f.started_ago for f in finishes],
         "ended_ago": [f.ended_ago for f in finishes],
     }
 
@@ -250,21 +164,41 @@ with mine as (
 )
 """
 
-_RENEW_HEARTBEATS = text(f"""
-{_MINE}
-update task_instance t set heartbeat_at = statement_timestamp() from mine where t.id = mine.id
-returning cast(mine.attempt_id as text)
-""")  # noqa: S608  # put together from constants
+_RENEW_HEARTBEATS = text("""
+with mine as (
+    select t.id, a.attempt_id, greatest(statement_timestamp() - g.started_ago, t.start_date) as start_date
+    from unnest(cast(:attempt_ids as uuid[]), cast(:started_ago as interval[])) as g (attempt_id, started_ago)
+    join task_attempt a on a.attempt_id = g.attempt_id
+    join task_instance t on t.id = a.task_instance_id and t.external_executor_id = a.attempt_id and t.state = 'running'
+    order by t.id for no key update of t
+), renewed as (
+    update task_instance t
+    set heartbeat_at = statement_timestamp(), start_date = mine.start_date,
+        first_start_date = case t.first_start_date when t.start_date then mine.start_date else t.first_start_date end
+    from mine where t.id = mine.id
+    returning mine.attempt_id, mine.start_date
+), begun as (
+    update task_attempt a set start_date = r.start_date from renewed r
+    where a.attempt_id = r.attempt_id and a.start_date <> r.start_date
+)
+select cast(attempt_id as text) from renewed
+""")
 
 
-def renew_heartbeats(tx: Tx, attempt_ids: Collection[str]) -> set[str]:
+def renew_heartbeats(
+    tx: Tx, attempt_ids: Collection[str], *, started_ago: Mapping[str, timedelta] | None = None
+) -> set[str]:
     """Renew the heartbeat of claimed attempts; returns those that are still current (S7.6).
 
-    A worker stops the process of every other one and writes no state for it.
+    `started_ago` says of some how long ago they began, where that was after their claim: their start date becomes that. A worker
+    stops the process of every attempt that is not current and writes no state for it.
     """
     if not attempt_ids:
         return set()
-    return set(tx.execute(_RENEW_HEARTBEATS, {"attempt_ids": list(attempt_ids)}).scalars())
+    ids = list(attempt_ids)
+    begun = started_ago or {}
+    values = {"attempt_ids": ids, "started_ago": [begun.get(attempt_id) for attempt_id in ids]}
+    return set(tx.execute(_RENEW_HEARTBEATS, values).scalars())
 
 
 _SELECT_CANCELLED = text("""

@@ -11,9 +11,18 @@ from datetime import datetime, timedelta
 from typing import TypeVar, cast
 
 import sqlalchemy
-from sqlalchemy import URL, Connection, Engine, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy import URL, Connection, Engine, event, make_url, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    InvalidatePoolError,
+    OperationalError,
+    ProgrammingError,
+)
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from backfill.exceptions import ConfigError, ServiceUnavailable
 
@@ -30,6 +39,9 @@ _SCHEMES = frozenset({"postgres", "postgresql", _DRIVER})
 #: Pauses between two attempts at a transaction, in seconds; the last one repeats. The first is for deadlocks, the others
 #: for a server that restarts.
 _PAUSES = (0.05, 0.2, 0.8, 3.2, 5.0)
+
+#: A connection used within this time counts as alive; should it not be, the transaction is repeated (`repeat`).
+REST = timedelta(seconds=30)
 
 #: Classes and codes of SQLSTATE whose cause passes by itself (S1.8).
 _PASSING_CLASSES = frozenset({"08"})  # connection lost
@@ -111,19 +123,48 @@ def create_engine(
 ) -> Engine:
     """Return an engine for `url` in any of its forms; nothing is connected yet.
 
-    `application_name` shows in `pg_stat_activity`. With `pre_ping` a connection taken from the pool is tried first, one
-    round trip. Raises `ConfigError` as `normalise_url` does.
+    `application_name` shows in `pg_stat_activity`. With `pre_ping` a connection that has rested in the pool for `REST` is tried
+    first, one round trip. Raises `ConfigError` as `normalise_url` does.
     """
     parts = make_url(normalise_url(url))
-    return sqlalchemy.create_engine(
+    engine = sqlalchemy.create_engine(
         parts,
         connect_args=_connect_args(parts, application_name, connect_timeout),
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=connect_timeout.total_seconds(),
-        pool_pre_ping=pre_ping,
         pool_use_lifo=True,  # idle connections beyond those needed stay idle, and a server may put them out
     )
+    if pre_ping:
+        _try_after_rest(engine)
+    return engine
+
+
+def _try_after_rest(engine: Engine) -> None:
+    """Have connections tried before they are used again after `REST`; a dead one is replaced with all that are as old."""
+
+    def note(_: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        record.info["rests_since"] = time.monotonic()
+
+    def try_out(connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
+        rests_since = record.info.pop("rests_since", None)
+        if rests_since is None or time.monotonic() - rests_since < REST.total_seconds():
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error
+
+    event.listen(engine, "checkin", note)
+    event.listen(engine, "checkout", try_out)
+
+
+def autocommitting(engine: Engine) -> Engine:
+    """Return `engine`, with the same connections, so that each statement is a transaction: one round trip instead of three.
+
+    For reads, which see no more of one moment in a transaction of ours either, and for writes of one statement.
+    """
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def _connect_args(parts: URL, application_name: str, connect_timeout: timedelta) -> dict[str, object]:
@@ -132,6 +173,7 @@ def _connect_args(parts: URL, application_name: str, connect_timeout: timedelta)
         "-c timezone=UTC",
         "-c idle_in_transaction_session_timeout=15s",  # a frozen process must not hold the locks of S5.1
         "-c lock_timeout=10s",  # waiting longer means that somebody is stuck: give up and repeat
+        "-c enable_seqscan=off",  # every statement follows an index; of a table not analysed yet the planner guesses otherwise
         "-c jit=off",  # every statement is short; to compile one costs more than it saves
         *([own_options] if isinstance(own_options, str) else own_options),
     ]

@@ -201,7 +201,10 @@ _SELECT_PENDING = statement(
            coalesce(run.id, date.dag_run_id) as dag_run_id,
            coalesce(run.state = 'running' and not run.external_trigger, false) as counts_as_running
     from date
-    left join dag_run run on run.dag_id = date.dag_id and run.logical_date = date.logical_date
+    left join lateral (
+        select * from dag_run run where run.dag_id = date.dag_id and run.logical_date = date.logical_date
+        offset 0  -- one by one: the planner cannot know how few dates are left
+    ) run on true
     order by date.ordinal
     """
 )
@@ -218,14 +221,17 @@ def pending_dates(tx: Tx, job_id: int, limit: int | None, *, dag_id: str | None 
 _MARK = statement(
     """
     with marked as (
-        select date.job_id, date.dag_id, date.ordinal, mark.dag_run_id
-        from unnest(cast(:ordinals as integer[]), cast(:dag_run_ids as bigint[])) as mark (ordinal, dag_run_id)
-        join job on job.id = :job_id
-        join job_run_date date
-            on date.job_id = job.id and date.dag_id = coalesce(:dag_id, job.dag_id) and date.ordinal = mark.ordinal
-        where date.active
-        order by date.ordinal
-        for no key update of date
+        select date.*, mark.dag_run_id
+        from (
+            select * from unnest(cast(:ordinals as integer[]), cast(:dag_run_ids as bigint[])) as m (ordinal, dag_run_id)
+            order by ordinal
+        ) mark
+        cross join lateral (
+            select date.job_id, date.dag_id, date.ordinal from job_run_date date
+            where date.job_id = :job_id and date.dag_id = coalesce(:dag_id, (select dag_id from job where id = :job_id))
+              and date.ordinal = mark.ordinal and date.active
+            for no key update
+        ) date
     )
     update job_run_date date
     set progress = :progress, dag_run_id = coalesce(marked.dag_run_id, date.dag_run_id)

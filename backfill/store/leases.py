@@ -7,7 +7,7 @@ renewed, to within one heartbeat: it is no part of `dagrun_timeout` (S6.6).
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple, cast
 
 from backfill.exceptions import LeaseLost
@@ -115,18 +115,28 @@ _RENEW = statement(
     update job set latest_heartbeat = clock_timestamp()
     from held
     where job.id = held.id
-    returning held.state, held.cancel_requested
+    returning held.state, held.cancel_requested, job.latest_heartbeat
     """
 )
 
 
-def renew_lease_if_held(tx: Tx, job_id: int, epoch: int) -> JobControl | None:
+class Renewal(NamedTuple):
+    """What the holder learns with its heartbeat."""
+
+    control: JobControl
+    #: When it was written, by the database's clock.
+    at: datetime
+
+
+def renew_lease_if_held(tx: Tx, job_id: int, epoch: int) -> Renewal | None:
     """Write the holder's heartbeat; None: the lease was released or taken over.
 
     A lease that ran out but that nobody took is renewed too: whoever takes it raises the epoch.
     """
     row = tx.execute(_RENEW, {"job_id": job_id, "epoch": epoch}).one_or_none()
-    return None if row is None else JobControl(JobState(row.state), row.cancel_requested)
+    if row is None:
+        return None
+    return Renewal(JobControl(JobState(row.state), row.cancel_requested), row.latest_heartbeat)
 
 
 # No `for share`: the same transaction may go on to change the job, and two shared locks that both want more are a deadlock.

@@ -37,11 +37,12 @@ _PREVIOUS = """
         ) to_run on true
     )
     select previous.asked_id, previous.logical_date, run.id as dag_run_id,
-           exists (
-               select from job_run_date date
+           coalesce((
+               select true from job_run_date date
                where date.dag_id = :dag_id and date.logical_date = previous.logical_date and date.active
                  and date.progress <> 'finished'
-           ) as driven,
+               limit 1  -- one by one: an exists() would be answered from all dates of the job
+           ), false) as driven,
            task.task_id, there.states,
            there.states is not null or exists (
                select from dag_run earlier

@@ -9,9 +9,12 @@ from typing import Any, NamedTuple, cast
 from sqlalchemy import TextClause
 
 from backfill.facts import TaskInstanceFacts
+from backfill.states import TaskInstanceState
 from backfill.store.database import Tx
-from backfill.store.statements import columns, read_facts, statement
+from backfill.store.statements import as_facts, columns, fetch, statement
 from backfill.store.values import storable_text
+
+_WIDTH = len(TaskInstanceFacts._fields)
 
 
 class InFlight(NamedTuple):
@@ -63,17 +66,53 @@ def select_zombies(tx: Tx, job_id: int, heartbeat_timeout: timedelta) -> list[In
     return _read(tx, _SELECT_ZOMBIES, job_id=job_id, timeout=heartbeat_timeout)
 
 
-_SELECT_UNCLAIMED = statement(
-    "$rows and ti.state = 'queued' and $silent order by ti.id", rows=_IN_FLIGHT, silent=_SILENT
+class Swept(NamedTuple):
+    """What a look at whole runs found."""
+
+    #: All rows of the runs, `removed` ones too, run by run.
+    rows: list[TaskInstanceFacts]
+    #: What is `running` without a heartbeat for too long (S8.4).
+    zombies: list[InFlight]
+    #: What is `queued` without a claim for too long; lost are those of which the executor knows no message (S8.4).
+    unclaimed: list[InFlight]
+
+
+_SWEEP = statement(
+    """
+    select $facts, ti.executor, ti.queue, ti.hostname, moment.since,
+           moment.is_watched and coalesce(moment.since, '-infinity') < statement_timestamp() - moment.patience as is_silent
+    from dag_run run
+    join task_instance ti on ti.dag_run_id = run.id
+    cross join lateral (
+        select coalesce(case ti.state when 'running' then ti.heartbeat_at else ti.queued_at end, run.start_date) as since,
+               cast(case ti.state when 'running' then :heartbeat_timeout else :queued_timeout end as interval) as patience,
+               ti.state in $in_flight and run.state = 'running' and run.job_id is not distinct from :job_id
+                   and not (ti.operator = 'SubDagOperator' and ti.external_executor_id is null) as is_watched
+    ) moment
+    where run.id = any(cast(:dag_run_ids as bigint[]))
+    order by run.id, ti.id
+    """
 )
 
 
-def select_unclaimed(tx: Tx, job_id: int, queued_timeout: timedelta) -> list[InFlight]:
-    """Return what is `queued` in the job's window for `queued_timeout` without a claim.
-
-    Lost are those of them that their executor does not know to be waiting (S8.4).
-    """
-    return _read(tx, _SELECT_UNCLAIMED, job_id=job_id, timeout=queued_timeout)
+def sweep_runs(
+    tx: Tx, job_id: int, dag_run_ids: Collection[int], *, heartbeat_timeout: timedelta, queued_timeout: timedelta
+) -> Swept:
+    """Return all rows of runs of the job's window, and which of them have been silent for too long (S8.4)."""
+    parameters = {
+        "job_id": job_id,
+        "dag_run_ids": list(dag_run_ids),
+        "heartbeat_timeout": heartbeat_timeout,
+        "queued_timeout": queued_timeout,
+    }
+    rows = fetch(tx.execute(_SWEEP, parameters))
+    facts = _facts(rows)
+    silent = [InFlight(known, *row[_WIDTH:-1]) for known, row in zip(facts, rows, strict=True) if row[-1]]
+    return Swept(
+        facts,
+        zombies=[each for each in silent if each.facts.state == TaskInstanceState.RUNNING],
+        unclaimed=[each for each in silent if each.facts.state == TaskInstanceState.QUEUED],
+    )
 
 
 _LOCK_UNCLAIMED = statement(
@@ -99,6 +138,35 @@ def lock_unclaimed(tx: Tx, attempts: Collection[tuple[int, str | None]]) -> set[
     return set(tx.execute(_LOCK_UNCLAIMED, {"ti_ids": list(ti_ids), "attempt_ids": list(attempt_ids)}).scalars())
 
 
+class Holder(NamedTuple):
+    """The process that claimed an attempt."""
+
+    hostname: str | None
+    pid: int
+    #: How many attempts it holds by the rows; what it has given up itself is not counted.
+    held: int
+
+
+_SELECT_HOLDERS = statement(
+    """
+    with running as (
+        select ti.id, ti.hostname, ti.pid, count(*) over (partition by ti.hostname, ti.pid) as held
+        from dag_run run
+        join task_instance ti on ti.dag_run_id = run.id
+        where run.job_id = :job_id and run.state = 'running'
+          and ti.state = 'running' and ti.pid is not null and ti.heartbeat_at > to_timestamp(0)
+    )
+    select id, hostname, pid, held from running where id = any(cast(:ti_ids as bigint[]))
+    """
+)
+
+
+def select_holders(tx: Tx, job_id: int, ti_ids: Collection[int]) -> dict[int, Holder]:
+    """Return which process of how many attempts in the job's window holds each of these, where the rows tell (S8.3)."""
+    found = tx.execute(_SELECT_HOLDERS, {"job_id": job_id, "ti_ids": list(ti_ids)})
+    return {row.id: Holder(row.hostname, row.pid, row.held) for row in found}
+
+
 _SELECT_HOSTS = statement(
     "select id, hostname from task_instance where id = any(cast(:ti_ids as bigint[])) and hostname is not null"
 )
@@ -110,10 +178,12 @@ def select_hosts(tx: Tx, ti_ids: Collection[int]) -> dict[int, str]:
 
 
 def _read(tx: Tx, sql: TextClause, **parameters: Any) -> list[InFlight]:
-    rows = tx.execute(sql, parameters).all()
-    width = len(TaskInstanceFacts._fields)
-    facts = read_facts(row[:width] for row in rows)
-    return [InFlight(known, *row[width:]) for known, row in zip(facts, rows, strict=True)]
+    rows = fetch(tx.execute(sql, parameters))
+    return [InFlight(known, *row[_WIDTH:]) for known, row in zip(_facts(rows), rows, strict=True)]
+
+
+def _facts(rows: Iterable[tuple[Any, ...]]) -> list[TaskInstanceFacts]:
+    return as_facts(row[:_WIDTH] for row in rows)
 
 
 class Failure(NamedTuple):
@@ -186,14 +256,17 @@ class Loss(NamedTuple):
     task_instance_id: int
     attempt_id: str | None
     error: str
+    #: Whether it counts against the budget.
+    charged: bool = True
 
 
 _LOSE = statement(
     """
     with gone as (
-        select ti.id, given.attempt_id, given.error
-        from unnest(cast(:ti_ids as bigint[]), cast(:attempt_ids as uuid[]), cast(:errors as text[]))
-            as given (id, attempt_id, error)
+        select ti.id, given.attempt_id, given.error, given.charged
+        from unnest(
+            cast(:ti_ids as bigint[]), cast(:attempt_ids as uuid[]), cast(:errors as text[]), cast(:charged as boolean[])
+        ) as given (id, attempt_id, error, charged)
         join task_instance ti on ti.id = given.id
         where ti.state in $in_flight and ti.external_executor_id is not distinct from given.attempt_id
         order by ti.id
@@ -201,7 +274,7 @@ _LOSE = statement(
     ),
     lost as (
         update task_instance ti
-        set state = 'none', external_executor_id = null, infrastructure_failures = ti.infrastructure_failures + 1,
+        set state = 'none', external_executor_id = null, infrastructure_failures = ti.infrastructure_failures + cast(gone.charged as integer),
             error = gone.error, next_attempt_at = null, heartbeat_at = null
         from gone
         where ti.id = gone.id
@@ -221,16 +294,17 @@ _LOSE = statement(
 def lose_if_current(tx: Tx, losses: Iterable[Loss]) -> set[int]:
     """Put attempts that are still in flight under their attempt id back to `none` after an infrastructure failure (S3.15).
 
-    The counter grows by one, the attempt id is voided, the try stays open. Returns the ids of the task instances that were changed.
+    The counter grows by one if the loss is charged, the attempt id is voided, the try stays open. Returns the ids of the task instances that were changed.
     """
     given = list(losses)
     if not given:
         return set()
-    ti_ids, attempt_ids, errors = columns(given)
+    ti_ids, attempt_ids, errors, charged = columns(given)
     parameters = {
         "ti_ids": ti_ids,
         "attempt_ids": attempt_ids,
         "errors": [storable_text(error) for error in errors],
+        "charged": charged,
     }
     return set(tx.execute(_LOSE, parameters).scalars())
 

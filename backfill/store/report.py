@@ -276,13 +276,18 @@ class RunningTaskInstance(NamedTuple):
     hostname: str | None
 
 
+# from what is in flight in the DAGs that have runs in the job's window: that is never more than what runs now
 _SELECT_RUNNING = text("""
+with run as materialized (
+    select id, dag_id, logical_date from dag_run where job_id = :job_id and state = 'running'
+), in_flight as materialized (
+    select t.* from (select distinct dag_id from run) d
+    join task_instance t on t.dag_id = d.dag_id and t.in_flight
+)
 select t.id, t.dag_id, t.task_id, t.run_id, t.map_index, r.logical_date, t.try_number, t.start_date,
        statement_timestamp() - t.start_date, t.hostname
-from job_run_date d
-join dag_run r on r.id = d.dag_run_id
-join task_instance t on t.dag_run_id = r.id and t.dag_id = d.dag_id
-where d.job_id = :job_id and d.progress = 'admitted' and t.state = 'running' and t.start_date is not null
+from in_flight t join run r on r.id = t.dag_run_id
+where t.state = 'running' and t.start_date is not null
   and not (t.operator = 'SubDagOperator' and t.external_executor_id is null)
 order by t.start_date, t.id limit :limit
 """)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from backfill.facts import RunFacts
+from backfill.facts import RunFacts, TaskInstanceFacts
 from backfill.states import DagRunState
 from backfill.store.database import Tx
-from backfill.store.statements import columns, read, statement
+from backfill.store.statements import as_facts, columns, fetch, read, statement
 
 
 class TaskTemplate(NamedTuple):
@@ -144,28 +144,37 @@ _ALIGN_EXISTING = statement(
         operator = coalesce(changed.operator, ti.operator),
         priority_weight = coalesce(changed.priority_weight, ti.priority_weight)
     from changed
-    where ti.id = changed.id
+    where ti.id = changed.id and ti.id = any(array(select id from changed))
     """,
     template=_TEMPLATE,
 )
 
 _CREATE_MISSING = statement(
     """
-    with $template
-    insert into task_instance (dag_run_id, dag_id, run_id, task_id, map_index, max_tries, pool, pool_slots, queue, executor,
-                               operator, priority_weight)
-    select run.id, run.dag_id, run.run_id, template.task_id, template.map_index, template.max_tries, template.pool,
-           template.pool_slots, template.queue, template.executor, template.operator, template.priority_weight
-    from dag_run run
-    cross join template
-    where run.id = any(cast(:dag_run_ids as bigint[]))
-      and not (template.dynamic and exists (
-          select from task_instance live
-          where live.dag_run_id = run.id and live.task_id = template.task_id and live.map_index >= 0
-            and live.state <> 'removed'
-      ))
-    order by array_position(cast(:dag_run_ids as bigint[]), run.id), template.place
-    on conflict (dag_run_id, task_id, map_index) do nothing
+    with $template,
+    run as materialized (
+        select run.id, run.dag_id, run.run_id, array_position(cast(:dag_run_ids as bigint[]), run.id) as place,
+               exists (select from task_instance ti where ti.dag_run_id = run.id) as has_some
+        from dag_run run
+        where run.id = any(cast(:dag_run_ids as bigint[]))
+    ),
+    created as (
+        insert into task_instance as ti (dag_run_id, dag_id, run_id, task_id, map_index, max_tries, pool, pool_slots, queue,
+                                         executor, operator, priority_weight)
+        select run.id, run.dag_id, run.run_id, template.task_id, template.map_index, template.max_tries, template.pool,
+               template.pool_slots, template.queue, template.executor, template.operator, template.priority_weight
+        from run
+        cross join template
+        where not (run.has_some and template.dynamic and exists (
+              select from task_instance live
+              where live.dag_run_id = run.id and live.task_id = template.task_id and live.map_index >= 0
+                and live.state <> 'removed'
+          ))
+        order by run.place, template.place
+        on conflict (dag_run_id, task_id, map_index) do nothing
+        returning $facts
+    )
+    select created.*, (select bool_or(has_some) from run) as are_not_all from created order by id
     """,
     template=_TEMPLATE,
 )
@@ -173,22 +182,27 @@ _CREATE_MISSING = statement(
 
 def align_task_instances(
     tx: Tx, dag_run_ids: Sequence[int], templates: Sequence[TaskTemplate], *, other_tasks: Collection[str] = ()
-) -> None:
-    """Bring the task instances of runs in line with the DAG (S2.12), in two statements for any number of runs.
+) -> list[TaskInstanceFacts] | None:
+    """Bring the task instances of runs in line with the DAG (S2.12), in one statement for any number of new runs.
+
+    Returns all their rows if none of the runs had any before, else None: another statement goes over those that were there.
 
     Missing rows are created (S3.1), `removed` ones that `templates` have again are back in `none` (S3.21), others that they lack
     become `removed` unless in flight (S3.20), and idle ones take over pool, slots, queue, executor, operator and weight. Expanded
     rows of a `dynamic` template stay as they are. `other_tasks` are the tasks of the DAG that were not chosen: left alone.
     """
     if not dag_run_ids:
-        return
+        return []
     parameters = {
         **_template_arrays(templates),
         "dag_run_ids": list(dag_run_ids),
         "other_tasks": list(other_tasks),
     }
+    created = fetch(tx.execute(_CREATE_MISSING, parameters))
+    if created and not created[0][-1]:
+        return as_facts(row[:-1] for row in created)
     tx.execute(_ALIGN_EXISTING, parameters)
-    tx.execute(_CREATE_MISSING, parameters)
+    return None
 
 
 def _template_arrays(templates: Sequence[TaskTemplate]) -> dict[str, list[Any]]:
@@ -209,25 +223,31 @@ def _template_arrays(templates: Sequence[TaskTemplate]) -> dict[str, list[Any]]:
 
 _COUNT_RUNNING = statement(
     """
-    select count(*) from dag_run
+    select count(*), count(*) filter (where job_id = :job_id) from dag_run
     where dag_id = :dag_id and state = 'running' and not external_trigger
-      and (cast(:job_id as bigint) is null or job_id = :job_id)
     """
 )
 
 
-def count_running_runs(tx: Tx, dag_id: str, *, job_id: int | None = None) -> int:
-    """Return how many runs count for `max_active_runs` of the DAG; with `job_id` only the job's own (S5).
+class RunningRuns(NamedTuple):
+    """How many runs count for `max_active_runs` of a DAG: of all jobs, and of one."""
+
+    all: int
+    own: int
+
+
+def count_running_runs(tx: Tx, dag_id: str, job_id: int | None = None) -> RunningRuns:
+    """Return how many runs count for `max_active_runs` of the DAG, and how many of these are the job's own (S5).
 
     The count holds to the end of the transaction if it locked the DAG by `task_instances.lock_limits` before.
     """
-    return cast("int", tx.execute(_COUNT_RUNNING, {"dag_id": dag_id, "job_id": job_id}).scalar_one())
+    return RunningRuns(*tx.execute(_COUNT_RUNNING, {"dag_id": dag_id, "job_id": job_id}).one())
 
 
-# A run stands in the list of its present job, or of the last one that had it.
+# A run stands in the list of its present job, or of the last one that had it. The sum keeps the planner off the primary key.
 _ORDINAL = """
     left join lateral (
-        select date.ordinal from job_run_date date where date.dag_run_id = run.id order by date.job_id desc limit 1
+        select date.ordinal from job_run_date date where date.dag_run_id = run.id order by date.job_id + 0 desc limit 1
     ) place on true
 """
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from backfill.facts import TaskInstanceFacts
 from backfill.states import TaskInstanceState
 from backfill.store.database import Tx
-from backfill.store.statements import columns, read, read_facts, statement
+from backfill.store.statements import as_facts, columns, fetch, read, read_facts, statement
 from backfill.store.values import storable_text
 
 _SELECT = statement("select $facts from task_instance ti where ti.id = any(cast(:ti_ids as bigint[])) order by ti.id")
@@ -20,6 +20,30 @@ def select_facts(tx: Tx, ti_ids: Sequence[int]) -> list[TaskInstanceFacts]:
     if not ti_ids:
         return []
     return read_facts(tx.execute(_SELECT, {"ti_ids": list(ti_ids)}))
+
+
+_SELECT_REPORTED = statement(
+    """
+    select $facts, extract(epoch from ti.start_date - ti.queued_at)::float as waited
+    from task_instance ti
+    where ti.id = any(cast(:ti_ids as bigint[])) order by ti.id
+    """
+)
+
+
+class Reported(NamedTuple):
+    """Rows of task instances that something was reported of."""
+
+    rows: list[TaskInstanceFacts]
+    #: Seconds that the first of them to be claimed waited for that in a queue; None if none was claimed.
+    shortest_wait: float | None
+
+
+def select_reported(tx: Tx, ti_ids: Sequence[int]) -> Reported:
+    """Return the rows of `ti_ids` as `select_facts` does, and how long attempts have to wait for a worker just now."""
+    rows = fetch(tx.execute(_SELECT_REPORTED, {"ti_ids": list(ti_ids)}))
+    waits = [row[-1] for row in rows if row[-1] is not None]
+    return Reported(as_facts(row[:-1] for row in rows), min(waits, default=None))
 
 
 _SELECT_OF_RUNS = statement(
@@ -40,17 +64,28 @@ def select_facts_of_runs(tx: Tx, dag_run_ids: Sequence[int]) -> list[TaskInstanc
 
 # -- limits -------------------------------------------------------------------------------------------------------------
 
-_LOCK_DAGS = statement(
-    "select dag_id from dag where dag_id = any(cast(:dag_ids as text[])) order by dag_id for no key update"
+# All transactions take the locks of DAGs before those of pools: a pool is locked when every DAG is.
+_LOCK = statement(
+    """
+    with dag as materialized (
+        select dag_id from dag where dag_id = any(cast(:dag_ids as text[])) order by dag_id for no key update
+    ),
+    pool as materialized (
+        select pool, slots from slot_pool
+        where pool = any(cast(:pools as text[])) and (select count(*) from dag) = cardinality(cast(:dag_ids as text[]))
+        order by pool
+        for no key update
+    )
+    select null as pool, count(*) as slots from dag
+    union all
+    select pool, slots from pool
+    """
 )
 _ADD_DAGS = statement(
     """
     insert into dag (dag_id) select dag_id from unnest(cast(:dag_ids as text[])) as d (dag_id) order by dag_id
     on conflict (dag_id) do nothing
     """
-)
-_LOCK_POOLS = statement(
-    "select pool, slots from slot_pool where pool = any(cast(:pools as text[])) order by pool for no key update"
 )
 
 
@@ -60,12 +95,12 @@ def lock_limits(tx: Tx, dag_ids: Iterable[str], pools: Iterable[str]) -> dict[st
     Whoever takes places does so: what `select_occupancy` and `runs.count_running_runs` count afterwards nobody raises meanwhile.
     Returns the slots of each pool that exists; -1 is unlimited, 0 is closed.
     """
-    wanted = sorted(set(dag_ids))
-    locked = tx.execute(_LOCK_DAGS, {"dag_ids": wanted}).all()
-    if len(locked) < len(wanted):
-        tx.execute(_ADD_DAGS, {"dag_ids": wanted})
-        tx.execute(_LOCK_DAGS, {"dag_ids": wanted})
-    return {row.pool: row.slots for row in tx.execute(_LOCK_POOLS, {"pools": sorted(set(pools))})}
+    wanted = {"dag_ids": sorted(set(dag_ids)), "pools": sorted(set(pools))}
+    (_, dags), *sizes = fetch(tx.execute(_LOCK, wanted))
+    if dags < len(wanted["dag_ids"]):
+        tx.execute(_ADD_DAGS, {"dag_ids": wanted["dag_ids"]})
+        return lock_limits(tx, wanted["dag_ids"], wanted["pools"])
+    return dict(sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +120,34 @@ class OccupancyRow:
 # A task instance that stands for a subdag's run is `running` without an attempt, and takes no place (S5.4).
 _SELECT_OCCUPANCY = statement(
     """
-    select ti.pool, ti.dag_id, ti.task_id, ti.dag_run_id, count(*) as count, sum(ti.pool_slots) as slots,
+    select ti.pool, ti.dag_id, place.task_id, place.dag_run_id, count(*) as count, sum(ti.pool_slots) as slots,
            ti.queued_by_job_id as job_id
     from task_instance ti
-    where ti.state in $in_flight
+    cross join lateral (
+        select case when apart then ti.task_id else '' end as task_id, case when apart then ti.dag_run_id else 0 end as dag_run_id
+        from (select cast(:apart as text[]) is null or ti.task_id = any(cast(:apart as text[])) as apart) limits
+    ) place
+    where ti.in_flight
       and (ti.dag_id = any(cast(:dag_ids as text[])) or ti.pool = any(cast(:pools as text[])))
       and not (ti.operator = 'SubDagOperator' and ti.external_executor_id is null)
-    group by ti.pool, ti.dag_id, ti.task_id, ti.dag_run_id, ti.queued_by_job_id
+    group by ti.pool, ti.dag_id, place.task_id, place.dag_run_id, ti.queued_by_job_id
     """
 )
 
 
-def select_occupancy(tx: Tx, dag_ids: Iterable[str], pools: Iterable[str]) -> list[OccupancyRow]:
-    """Return what is in flight in these DAGs or in these pools, by whomever it was queued (S5)."""
-    return read(OccupancyRow, tx.execute(_SELECT_OCCUPANCY, {"dag_ids": list(dag_ids), "pools": list(pools)}))
+def select_occupancy(
+    tx: Tx, dag_ids: Iterable[str], pools: Iterable[str], *, apart: Collection[str] | None = None
+) -> list[OccupancyRow]:
+    """Return what is in flight in these DAGs or in these pools, by whomever it was queued (S5).
+
+    With `apart` only these tasks are told apart by task and run; all others stand together, without a task and in run 0.
+    """
+    parameters = {
+        "dag_ids": list(dag_ids),
+        "pools": list(pools),
+        "apart": None if apart is None else list(apart),
+    }
+    return read(OccupancyRow, tx.execute(_SELECT_OCCUPANCY, parameters))
 
 
 # -- dispatch -----------------------------------------------------------------------------------------------------------
@@ -255,16 +304,16 @@ _SCHEDULE = statement(
         for no key update
     )
     update task_instance ti set state = 'scheduled' from waiting where ti.id = waiting.id
-    returning ti.id
+    returning $facts
     """
 )
 
 
-def schedule_if_idle(tx: Tx, ti_ids: Sequence[int]) -> set[int]:
-    """Write `scheduled` to idle task instances that are ready and have no place yet (S3.2); return their ids."""
+def schedule_if_idle(tx: Tx, ti_ids: Sequence[int]) -> list[TaskInstanceFacts]:
+    """Write `scheduled` to idle task instances that are ready and have no place yet (S3.2); return their rows, in no order."""
     if not ti_ids:
-        return set()
-    return set(tx.execute(_SCHEDULE, {"ti_ids": list(ti_ids)}).scalars())
+        return []
+    return read_facts(tx.execute(_SCHEDULE, {"ti_ids": list(ti_ids)}))
 
 
 _UNSCHEDULE = statement(

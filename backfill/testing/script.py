@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,10 +14,10 @@ from backfill.dag import DAG, BaseOperator, Operator
 from backfill.exceptions import BackfillError, UsageError
 from backfill.executors import BaseExecutor, QueuedAttempt, Unsent
 from backfill.messages import Attempt
-from backfill.store.attempts import Claim
+from backfill.store.claims import Claim
 from backfill.testing.dags import date_key
 from workers.conclusion import conclude
-from workers.ledger import Ledger
+from workers.ledger import Entry, Ledger, Writing
 from workers.outcome import Failed, Outcome, Rescheduled, Skipped, Succeeded
 from workers.results import mapped_keys, xcoms_of
 
@@ -113,13 +114,22 @@ class ScriptedExecutor(BaseExecutor):
 
     def queue_task_instances(self, attempts: Sequence[QueuedAttempt]) -> list[Unsent]:
         """Play `attempts`, one after the other."""
-        ledger = Ledger(self._engine, hostname="script", publish=self.context.mailbox.put, leaving=lambda: True)
+        mailbox = self.context.mailbox
+        ledger = Ledger(
+            self._engine,
+            hostname="script",
+            publish=lambda events: mailbox.put(*events),
+            leaving=lambda: True,
+            refused=lambda claim, error: conclude(Failed(error), claim, None),
+            clock=time.monotonic,
+        )
         for queued in attempts:
-            claim = ledger.claim(queued.attempt)
-            if claim is not None:
+            for claim in ledger.write(Writing(claim=(queued.attempt,))):
+                began = time.monotonic()
                 # what is asked of the task here, a mapped one answers as well
                 task = cast("BaseOperator", self._script.task_of(claim))
-                ledger.conclude(conclude(self._script.play(claim), claim, task))
+                conclusion = conclude(self._script.play(claim), claim, task)
+                ledger.write(Writing(ended=(Entry(claim, conclusion, began, time.monotonic()),)))
         return []
 
     def holds(self, attempt_ids: Iterable[str]) -> set[str]:

@@ -75,6 +75,25 @@ def test_a_task_that_ends_its_process_each_time_fails_and_the_rest_goes_on(stage
 
 
 @pytest.mark.slow
+def test_a_task_that_ends_its_process_each_time_fails_by_its_budget_also_in_the_company_of_short_ones(
+    stage: Stage, rows: Rows
+) -> None:
+    (stage.here / "deadly").touch()
+    stage.worker(2)
+    # backwards: when the deadly one comes, its task is known to be short and shares a message with others
+    run = stage.run(31, "-B", "-o", "json", "--continue-on-failures", task__infrastructure_retries=2)
+    assert run.end(120) == 1, run.told
+    report = json.loads(run.printed)
+    assert (report["tasks"]["success"], report["tasks"]["failed"], report["tasks"]["upstream_failed"]) == (60, 1, 1)
+    [failed] = [error for error in report["errors"] if error["kind"] == "failed"]
+    assert (failed["task_id"], failed["logical_date"][:10], failed["try_number"]) == ("first", "2024-01-01", 1)
+    assert "its infrastructure budget of 2 lost attempts" in failed["error"]
+    assert stage.count("start")["first", "2024-01-01"] == 3
+    others = rows.ask("select try_number, infrastructure_failures from task_instance where state = 'success'")
+    assert {(row.try_number, row.infrastructure_failures) for row in others} == {(1, 0)}
+
+
+@pytest.mark.slow
 def test_a_worker_that_is_told_to_stop_lets_its_task_end(stage: Stage, rows: Rows) -> None:
     stage.hold()
     stopped = stage.worker(worker__soft_shutdown_timeout=60)

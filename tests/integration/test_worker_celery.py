@@ -20,8 +20,9 @@ from worker_stage import Stage
 from backfill import DAG
 from backfill.config import Settings
 from backfill.embedded import Servers
-from backfill.executors import broker
+from backfill.executors import CeleryExecutor, ExecutorContext, Mailbox, broker
 from backfill.executors.environment import settings_environment
+from backfill.messages import DagSource
 from backfill.operators import PythonOperator
 from workers.presence import LIFETIME
 
@@ -53,6 +54,16 @@ def place(tmp_path: Path) -> Path:
     folder = tmp_path / "place"
     folder.mkdir()
     return folder
+
+
+def moody(root: str) -> Callable[[str], None]:
+    """Return a task that ends its process on days for which there is a file."""
+
+    def run(ds: str) -> None:
+        if Path(root, f"deadly-{ds}").exists():
+            os._exit(3)
+
+    return run
 
 
 def dag_of(place: Path) -> DAG:
@@ -91,6 +102,7 @@ def dag_of(place: Path) -> DAG:
     with DAG("work", start_date=datetime(2024, 1, 1, tzinfo=UTC)) as dag:
         for function in (quick, waits, hangs, exits, crashes, fails):
             PythonOperator(task_id=function.__name__, python_callable=function, retries=1)
+        PythonOperator(task_id="moody", python_callable=moody(root))
     return dag
 
 
@@ -176,6 +188,60 @@ def test_children_that_die_are_reported_and_replaced(
     assert [stage.state(attempt) for attempt in (exiting, crashing, later)] == ["running", "running", "success"]
     assert stage.row(unbegun) == ("none", None, 1, None, 0)
     assert "Segmentation fault" in stage.log(crashing)
+
+
+def known_to_be_short(worker: WorkerProcess, stage: Stage, wait_until: WaitUntil, task_id: str) -> None:
+    """Let the one child learn that a task is short, so that it claims several at once."""
+    for day in range(20, 23):
+        attempt = stage.queue(task_id, day=day)
+        worker.send(stage.bundle(attempt))
+        wait_until(lambda attempt=attempt: stage.state(attempt) == "success", "it has learnt")  # type: ignore[misc]
+
+
+def test_of_what_a_dying_child_held_only_the_one_that_it_died_in_has_to_answer_for_it(
+    start_worker: StartWorker, stage: Stage, wait_until: WaitUntil, place: Path
+) -> None:
+    worker = start_worker("-c", "1")
+    known_to_be_short(worker, stage, wait_until, "moody")
+    (place / "deadly-2024-01-02").touch()
+    attempts = [stage.queue("moody", day=day) for day in range(4)]
+    bundle = stage.bundle(*attempts)
+    sent = len(worker.events(bundle.stream))
+    worker.send(bundle)
+    wait_until(lambda: len(worker.events(bundle.stream)) == sent + 4, "all was reported")
+    events = {event.attempt_id: event for event in worker.events(bundle.stream)[sent:]}
+    said = [events[attempt.attempt_id] for attempt in attempts]
+    assert (said[1].state, said[1].infrastructure, said[1].alone) == ("failed", True, False)
+    for event in (said[0], *said[2:]):  # of the first it cannot be told any more that it had ended
+        assert event.state == "success" or event.alone or event.state == "none"
+        assert not (event.infrastructure and not event.alone)
+
+
+def test_an_order_to_look_stops_what_is_not_current_any_more_at_once(
+    start_worker: StartWorker, stage: Stage, wait_until: WaitUntil, place: Path
+) -> None:
+    never = {"task.heartbeat_interval": 3600, "task.heartbeat_timeout": 14400}
+    worker = start_worker("-c", "2", **never)
+    hanging, waiting = stage.queue("hangs"), stage.queue("waits")
+    worker.send(stage.bundle(hanging), stage.bundle(waiting))
+    wait_until(lambda: begun(place, "hangs") and begun(place, "waits"), "both tasks run")
+    stage.set(hanging, state="skipped")
+    executor = CeleryExecutor()
+    context = ExecutorContext(
+        job_id=stage.job_id,
+        settings=worker.settings,
+        database_url=worker.settings.database.url,
+        broker_url=worker.settings.celery.broker_url,
+        dag_source=DagSource("work"),
+        mailbox=Mailbox(),
+    )
+    executor.start(context)  # as after a takeover: it knows nothing of what was sent
+    executor.terminate([hanging.attempt_id, waiting.attempt_id])
+    executor.end()
+    wait_until(lambda: "not current any more; it was stopped" in stage.log(hanging), "the task was stopped")
+    (place / "go").touch()
+    wait_until(lambda: stage.state(waiting) == "success", "the other task was left alone")
+    assert stage.state(hanging) == "skipped"
 
 
 def test_a_child_that_is_told_to_stop_fails_its_attempt_and_goes_on(
@@ -303,6 +369,7 @@ def test_a_process_that_cannot_renew_its_heartbeat_is_killed(
     name = stage.engine.url.database
     with closed_database(databases, name):
         wait_until(lambda: is_gone(pid_of(place, "hangs")), "the process was killed")
+    stage.engine.dispose()  # our own connections were cut, too
     wait_until(lambda: any(event.infrastructure for event in worker.events(bundle.stream)), "the loss was reported")
     assert stage.state(attempt) == "running"
 
@@ -334,6 +401,7 @@ def test_a_result_waits_for_a_database_that_is_away(
     with closed_database(databases, stage.engine.url.database):
         (place / "go").touch()
         wait_until(lambda: "The task succeeded" in stage.log(attempt), "the task has ended")
+    stage.engine.dispose()  # our own connections were cut, too
     wait_until(lambda: stage.state(attempt) == "success", "its end was written")
 
 

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from backfill.executors import broker
-from backfill.messages import ExecutorEvent
+from backfill.messages import ExecutorEvent, decode_events
 from backfill.states import TaskInstanceState
 from workers import events
 from workers.events import EventPublisher
@@ -20,13 +20,14 @@ def event(number: int) -> ExecutorEvent:
 
 def received(client: redis.Redis, stream: str = STREAM) -> list[int]:
     entries: Any = client.xrange(stream)
-    return [ExecutorEvent.decode(text).task_instance_id for _, fields in entries for text in fields.values()]
+    texts = [text for _, fields in entries for text in fields.values()]
+    return [event.task_instance_id for text in texts for event in decode_events(text)]
 
 
 def test_events_go_to_their_streams_which_do_not_live_for_ever(broker_url: str) -> None:
     publisher = EventPublisher(broker_url)
-    publisher.publish(STREAM, event(1))
-    publisher.publish("backfill:events:2", event(2))
+    publisher.publish(STREAM, [event(1)])
+    publisher.publish("backfill:events:2", [event(2)])
     publisher.close()
     with broker.connect(broker_url, name="test") as client:
         assert received(client) == [1]
@@ -34,11 +35,20 @@ def test_events_go_to_their_streams_which_do_not_live_for_ever(broker_url: str) 
         assert all(client.ttl(key) > 0 for key in client.keys("*"))
 
 
+def test_events_that_happened_together_are_one_entry(broker_url: str) -> None:
+    publisher = EventPublisher(broker_url)
+    publisher.publish(STREAM, [event(number) for number in range(3)])
+    publisher.close()
+    with broker.connect(broker_url, name="test") as client:
+        assert client.xlen(STREAM) == 1
+        assert received(client) == [0, 1, 2]
+
+
 def test_a_stream_is_bounded(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "STREAM_LENGTH", 10)
     publisher = EventPublisher(broker_url)
     for number in range(500):
-        publisher.publish(STREAM, event(number))
+        publisher.publish(STREAM, [event(number)])
     publisher.close()
     with broker.connect(broker_url, name="test") as client:
         assert 10 <= client.xlen(STREAM) < 400
@@ -51,7 +61,7 @@ def test_events_wait_for_a_broker_that_is_away_and_that_is_said_once(
     socket = tmp_path / "s"
     publisher = EventPublisher(f"redis+socket://{socket}")
     for number in range(3):
-        publisher.publish(STREAM, event(number))
+        publisher.publish(STREAM, [event(number)])
     assert publisher.flush()
     socket.symlink_to(broker_url.removeprefix("redis+socket://"))
     assert not publisher.flush()
@@ -65,16 +75,16 @@ def test_the_oldest_events_are_forgotten_at_last(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(events, "KEPT", 2)
     publisher = EventPublisher(f"redis+socket://{tmp_path}/nowhere")
     for number in range(3):
-        publisher.publish(STREAM, event(number))
-    assert [ExecutorEvent.decode(text).task_instance_id for _, text in publisher._waiting] == [1, 2]
+        publisher.publish(STREAM, [event(number)])
+    assert [event.task_instance_id for _, text in publisher._waiting for event in decode_events(text)] == [1, 2]
 
 
 def test_a_key_that_is_no_stream_does_not_hold_up_others(broker_url: str, caplog: pytest.LogCaptureFixture) -> None:
     publisher = EventPublisher(broker_url)
     with broker.connect(broker_url, name="test") as client:
         client.lpush("backfill", "a queue")
-        publisher.publish("backfill", event(1))
-        publisher.publish(STREAM, event(2))
+        publisher.publish("backfill", [event(1)])
+        publisher.publish(STREAM, [event(2)])
         assert received(client) == [2]
     assert not publisher.flush()
     publisher.close()

@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from backfill.exceptions import FailTask, RescheduleTask, SkipTask
 from backfill.messages import Attempt, ExecutorEvent
 from backfill.operators import BashOperator, BranchPythonOperator, PythonOperator
 from backfill.states import TaskInstanceState
+from workers import open_bundle
 from workers.runner import Runner
 
 MakeRunner = Callable[..., Runner]
@@ -29,8 +30,8 @@ WaitUntil = Callable[..., None]
 class Events(list[ExecutorEvent]):
     """Keeps what the runner publishes."""
 
-    def publish(self, _stream: str, event: ExecutorEvent) -> None:
-        self.append(event)
+    def publish(self, _stream: str, events: Sequence[ExecutorEvent]) -> None:
+        self.extend(events)
 
     def of(self, attempt: Attempt) -> list[TaskInstanceState]:
         return [event.state for event in self if event.attempt_id == attempt.attempt_id]
@@ -202,6 +203,14 @@ def test_a_bundle_runs_one_after_the_other_and_a_failure_does_not_stop_it(
     assert starts == sorted(set(starts))
 
 
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be given back because a task lasts."""
+    monkeypatch.setattr(open_bundle, "GIVEN_BACK_AFTER", 600.0)
+    monkeypatch.setattr(open_bundle, "LONGEST_BUNDLE", 600.0)
+
+
+@pytest.mark.usefixtures("unhurried")
 def test_what_a_database_refuses_is_a_failure_of_its_task_only(
     runner: Runner, engine: sa.Engine, settings: Settings
 ) -> None:
@@ -535,7 +544,7 @@ def test_after_a_sigterm_the_rest_of_the_bundle_is_put_back(
     runner.run_bundle(stage.bundle(*attempts))
     assert states(stage, attempts) == ["failed", "none", "none"]
     assert stage.row(attempts[1]) == ("none", None, 1, None, 0)
-    assert [event.state for event in events if not event.infrastructure] == ["failed", "none", "none"]
+    assert [events.of(attempt) for attempt in attempts] == [["failed"], ["none"], ["none"]]
 
 
 def test_an_attempt_of_a_worker_that_stops_is_handed_back(

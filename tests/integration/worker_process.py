@@ -15,7 +15,7 @@ from celery import Celery
 from backfill.config import Settings
 from backfill.executors import broker
 from backfill.executors.environment import settings_environment
-from backfill.messages import TASK_NAME, Bundle, ExecutorEvent
+from backfill.messages import TASK_NAME, Bundle, ExecutorEvent, decode_events
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,7 +81,7 @@ class WorkerProcess:
     def events(self, stream: str) -> list[ExecutorEvent]:
         """Return all events of a stream."""
         entries: Any = self.client.xrange(stream)
-        return [ExecutorEvent.decode(text) for _, fields in entries for text in fields.values()]
+        return [event for _, fields in entries for text in fields.values() for event in decode_events(text)]
 
     def ended(self) -> bool:
         """Whether the process is gone."""

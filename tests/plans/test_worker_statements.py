@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,8 +12,10 @@ import pytest
 import servers
 from sqlalchemy import Connection, Engine, create_engine, event, text
 
+from backfill.keys import TaskInstanceKey
+from backfill.messages import Attempt
 from backfill.states import TaskInstanceState
-from backfill.store import attempts, context, report, xcoms
+from backfill.store import attempts, claims, context, report, xcoms
 from backfill.store.attempts import Finish
 
 #: Runs, and ten task instances of each; all but the last twenty runs have finished.
@@ -74,15 +76,25 @@ def plan(engine: Engine, call: Callable[[Connection], Any]) -> str:
 
 ATTEMPTS = [str(UUID(int=n)) for n in range(50)]
 
+
+def attempt(number: int, attempt_id: str) -> Attempt:
+    return Attempt(number, TaskInstanceKey("sales", "t1", "run 1"), attempt_id, 1)
+
+
 STATEMENTS: dict[str, Callable[[Connection], Any]] = {
-    "claim": lambda tx: attempts.claim_if_queued(
-        tx, task_instance_id=5, attempt_id=ATTEMPTS[0], try_number=1, hostname="h", pid=1
+    "claim one": lambda tx: claims.claim_if_queued(tx, [attempt(5, ATTEMPTS[0])], hostname="h", pid=1),
+    "claim fifty": lambda tx: claims.claim_if_queued(
+        tx, [attempt(n, a) for n, a in enumerate(ATTEMPTS)], hostname="h", pid=1
     ),
+    "unclaim": lambda tx: claims.unclaim_if_running(tx, ATTEMPTS),
     "finish one": lambda tx: attempts.finish_if_current(tx, [Finish(5, ATTEMPTS[0], TaskInstanceState.SUCCESS)]),
     "finish fifty": lambda tx: attempts.finish_if_current(
         tx, [Finish(n, a, TaskInstanceState.SUCCESS, xcoms={"return_value": 1}) for n, a in enumerate(ATTEMPTS)]
     ),
     "heartbeat": lambda tx: attempts.renew_heartbeats(tx, ATTEMPTS),
+    "heartbeat of what began late": lambda tx: attempts.renew_heartbeats(
+        tx, ATTEMPTS, started_ago={ATTEMPTS[0]: timedelta(seconds=1)}
+    ),
     "cancelled": lambda tx: attempts.select_cancelled(tx, ATTEMPTS),
     "hand back": lambda tx: attempts.hand_back_if_running(tx, ATTEMPTS),
     "fail stop": lambda tx: attempts.stop_run_after_failure(tx, 7, spared_task_ids=["t1"], error="e"),

@@ -152,3 +152,6 @@ class FrozenMailbox(Mailbox):
         self._turns.sleep_until(deadline, ready=lambda: self._mail > 0)
         self._mail = 0
         return super().wait(0)
+
+    def gather(self, seconds: float, enough: int) -> None:
+        self._turns.sleep_until(self._turns.monotonic() + seconds, ready=lambda: self._mail >= enough)

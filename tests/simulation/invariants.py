@@ -10,7 +10,7 @@ from players import Coordinator, Worker
 from scripts import POOL
 
 from backfill.states import FINISHED, IN_FLIGHT, TRANSITIONS
-from backfill.store.attempts import Claim
+from backfill.store.claims import Claim
 
 Pair = tuple[str | None, str]
 

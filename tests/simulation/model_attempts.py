@@ -11,19 +11,35 @@ from typing import Any
 from model_database import Row, Tables, answers, record
 from model_task_instances import close_attempt, current, forget_xcoms, seconds
 
-from backfill.store import attempts, report
-from backfill.store.attempts import Claim
+from backfill.store import attempts, claims, report
+from backfill.store.claims import Claim
 
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 
-@answers(attempts._CLAIM)
+@answers(claims._CLAIM)
 def claim(
-    t: Tables, now: datetime, *, task_instance_id: int, attempt_id: str, try_number: int, hostname: str, pid: int
+    t: Tables,
+    now: datetime,
+    *,
+    ids: Sequence[int],
+    attempts: Sequence[str],
+    tries: Sequence[int],
+    hostname: str,
+    pid: int,
 ) -> list[Any]:
-    ti = current(t, task_instance_id, attempt_id, {"queued"})
-    if ti is None or ti.try_number != try_number:
-        return []
+    claimed: list[Any] = []
+    told: set[int] = set()
+    for ti_id, attempt_id, try_number in zip(ids, attempts, tries, strict=True):
+        ti = current(t, ti_id, attempt_id, {"queued"})
+        if ti is not None and ti.try_number == try_number:
+            claimed.append(_claim_one(t, now, ti, hostname, pid, told))
+    return claimed
+
+
+def _claim_one(t: Tables, now: datetime, ti: Row, hostname: str, pid: int, told: set[int]) -> tuple[Any, ...]:
+    """Change the row and return the answer's; of each job the first row has what belongs to it, as `told` remembers."""
+    attempt_id = ti.external_executor_id
     ti = t.change(
         "ti",
         ti.id,
@@ -43,7 +59,7 @@ def claim(
         t.attempt[attempt_id] = Row(
             attempt_id=attempt_id,
             task_instance_id=ti.id,
-            try_number=try_number,
+            try_number=ti.try_number,
             job_id=ti.queued_by_job_id,
             start_date=now,
             end_date=None,
@@ -52,28 +68,36 @@ def claim(
             pid=pid,
             error=None,
         )
-    return [_claim(ti, t.run[ti.dag_run_id], t.job.get(ti.queued_by_job_id))]
+    run, job = t.run[ti.dag_run_id], t.job.get(ti.queued_by_job_id)
+    of_job = None if job is None or job.id in told else [job.params, job.dag_pickle_hash, job.dag_source]
+    told |= {job.id} if job else set()
+    names = Claim._fields[2 : Claim._fields.index("logical_date")]
+    own = (ti.id, attempt_id, *(getattr(ti, name) for name in names))
+    return (*own, *(getattr(run, name) for name in _OF_RUN), run.start_date, job.id if job else None, of_job)
 
 
 _OF_RUN = ("logical_date", "data_interval_start", "data_interval_end", "run_type", "external_trigger", "conf")
 
 
-def _claim(ti: Row, run: Row, job: Row | None) -> Claim:
-    own = {name: getattr(ti, name) for name in Claim._fields if name in ti.__dict__}
-    of_run = {name: getattr(run, name) for name in _OF_RUN}
-    return Claim(
-        **{
-            **own,
-            **of_run,
-            "task_instance_id": ti.id,
-            "attempt_id": ti.external_executor_id,
-            "run_start_date": run.start_date,
-            "job_id": job.id if job else None,
-            "job_params": job.params if job else {},
-            "dag_pickle_hash": job.dag_pickle_hash if job else None,
-            "dag_source": job.dag_source if job else {},
-        }
-    )
+@answers(claims._UNCLAIM)
+def unclaim(t: Tables, now: datetime, *, attempt_ids: Collection[str]) -> list[Any]:
+    unclaimed = []
+    for ti in _mine(t, attempt_ids):
+        t.change(
+            "ti",
+            ti.id,
+            state="none",
+            external_executor_id=None,
+            try_open=True,
+            heartbeat_at=None,
+            hostname=None,
+            pid=None,
+            start_date=None,
+            first_start_date=None if ti.first_start_date == ti.start_date else ti.first_start_date,
+        )
+        del t.attempt[ti.external_executor_id]
+        unclaimed.append((ti.external_executor_id,))
+    return unclaimed
 
 
 @answers(attempts._FINISH)
@@ -88,10 +112,13 @@ def finish(
 ) -> list[Any]:
     xcoms = list(zip(xcom_attempts, xcom_keys, xcom_values, strict=True))
     finished = []
-    for ti_id, attempt_id, state, error, delay, date, skips, ago in zip(*(given[n] for n in _FINISH), strict=True):
+    for ti_id, attempt_id, state, error, delay, date, skips, began, ago in zip(
+        *(given[n] for n in _FINISH), strict=True
+    ):
         ti = current(t, ti_id, attempt_id, {"running"})
         if ti is None:
             continue
+        ti = _begun(t, ti, now, began)
         end = max(now - ago, ti.start_date)
         t.change(
             "ti",
@@ -112,7 +139,27 @@ def finish(
     return finished
 
 
-_FINISH = ("ids", "attempts", "states", "errors", "retry_delays", "reschedule_dates", "skips", "ended_ago")
+_FINISH = (
+    "ids",
+    "attempts",
+    "states",
+    "errors",
+    "retry_delays",
+    "reschedule_dates",
+    "skips",
+    "started_ago",
+    "ended_ago",
+)
+
+
+def _begun(t: Tables, ti: Row, now: datetime, ago: timedelta | None) -> Row:
+    """Set the start of an attempt right that began after its claim, and return its row."""
+    if ago is None:
+        return ti
+    start = max(now - ago, ti.start_date)
+    first = start if ti.first_start_date == ti.start_date else ti.first_start_date
+    t.change("attempt", ti.external_executor_id, start_date=start)
+    return t.change("ti", ti.id, start_date=start, first_start_date=first)
 
 
 def _mine(t: Tables, attempt_ids: Collection[str]) -> list[Row]:
@@ -122,7 +169,12 @@ def _mine(t: Tables, attempt_ids: Collection[str]) -> list[Row]:
 
 
 @answers(attempts._RENEW_HEARTBEATS)
-def renew_heartbeats(t: Tables, now: datetime, *, attempt_ids: Collection[str]) -> list[Any]:
+def renew_heartbeats(
+    t: Tables, now: datetime, *, attempt_ids: Sequence[str], started_ago: Sequence[timedelta | None]
+) -> list[Any]:
+    begun = dict(zip(attempt_ids, started_ago, strict=True))
+    for ti in _mine(t, attempt_ids):
+        _begun(t, ti, now, begun[ti.external_executor_id])
     return [(t.change("ti", ti.id, heartbeat_at=now).external_executor_id,) for ti in _mine(t, attempt_ids)]
 
 

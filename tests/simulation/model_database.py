@@ -86,13 +86,23 @@ class Answer:
     def all(self) -> list[Any]:
         return self.rows
 
-    def one_or_none(self) -> Any:
-        assert len(self.rows) <= 1
-        return self.rows[0] if self.rows else None
+    @property
+    def cursor(self) -> Answer:
+        return self
+
+    def fetchall(self) -> list[Any]:
+        return [tuple(row) for row in self.rows]
+
+    def close(self) -> None:
+        pass
 
     def one(self) -> Any:
         (row,) = self.rows
         return row
+
+    def one_or_none(self) -> Any:
+        assert len(self.rows) <= 1
+        return self.rows[0] if self.rows else None
 
     def scalars(self) -> list[Any]:
         return [row[0] for row in self.rows]
@@ -201,7 +211,7 @@ class Database:
 
 
 class ModelEngine:
-    """Stands for SQLAlchemy's engine: `begin` is all that the store's callers use of it."""
+    """Stands for SQLAlchemy's engine: `begin` is all that the store's callers use of it, with options that change nothing here."""
 
     url = URL.create("postgresql+psycopg2", host="model", database="model")
 
@@ -211,6 +221,9 @@ class ModelEngine:
         self._before = before
         #: What befalls the next transactions: "refused", or "answer lost" after the commit.
         self.faults: deque[str] = deque()
+
+    def execution_options(self, **_: Any) -> ModelEngine:
+        return self
 
     @contextmanager
     def begin(self) -> Iterator[Any]:

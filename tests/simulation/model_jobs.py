@@ -72,7 +72,7 @@ def renew_lease(t: Tables, now: datetime, *, job_id: int, epoch: int) -> list[An
     if job.state == "paused":
         add_idle_time(t, now, job)
     t.change("job", job_id, latest_heartbeat=now)
-    return [record(state=job.state, cancel_requested=job.cancel_requested)]
+    return [record(state=job.state, cancel_requested=job.cancel_requested, latest_heartbeat=now)]
 
 
 @answers(leases._FENCE)

@@ -10,7 +10,7 @@ from typing import Any
 from model_database import Row, Tables, answers, record
 from model_jobs import run_at
 
-from backfill.facts import RunFacts
+from backfill.facts import RunFacts, TaskInstanceFacts
 from backfill.keys import backfill_run_id
 from backfill.states import ENDED_BADLY, IDLE, IN_FLIGHT, UNFINISHED
 from backfill.store import previous, runs
@@ -129,15 +129,15 @@ def align_existing(
 def create_missing(
     t: Tables, now: datetime, *, dag_run_ids: Sequence[int], other_tasks: Sequence[str], **given: Any
 ) -> list[Any]:
+    are_not_all = any(t.tis_of([run_id]) for run_id in dag_run_ids)
     missing = [
         (t.run[run_id], template)
         for run_id in dag_run_ids
         for template in templates(given)
         if not (template.dynamic and _has_indexes(t, run_id, template.task_id))
     ]
-    for run, template in missing:
-        insert_ti(t, run, template._asdict())
-    return []
+    created = [insert_ti(t, run, template._asdict()) for run, template in missing]
+    return [(*facts(ti), are_not_all) for ti in created if ti is not None]
 
 
 _UNSET = (
@@ -157,12 +157,18 @@ _UNSET = (
 )
 
 
-def insert_ti(t: Tables, run: Row, template: dict[str, Any]) -> None:
-    """Add a task instance, unless there is one; either way a number is used up, as by `on conflict do nothing`."""
+def facts(ti: Row) -> TaskInstanceFacts:
+    return TaskInstanceFacts(
+        *(getattr(ti, "external_executor_id" if name == "attempt_id" else name) for name in TaskInstanceFacts._fields)
+    )
+
+
+def insert_ti(t: Tables, run: Row, template: dict[str, Any]) -> Row | None:
+    """Add a task instance and return it, unless there is one; either way a number is used up, as by `on conflict do nothing`."""
     ti_id = next(t.ti_ids)
     place = (run.id, template["task_id"], template["map_index"])
     if any((ti.dag_run_id, ti.task_id, ti.map_index) == place for ti in t.ti.values()):
-        return
+        return None
     values = {name: value for name, value in template.items() if name != "dynamic"}
     t.ti[ti_id] = Row(
         id=ti_id,
@@ -176,17 +182,15 @@ def insert_ti(t: Tables, run: Row, template: dict[str, Any]) -> None:
         **dict.fromkeys(_UNSET),
         **values,
     )
+    return t.ti[ti_id]
 
 
 @answers(runs._COUNT_RUNNING)
 def count_running(t: Tables, now: datetime, *, dag_id: str, job_id: int | None) -> list[Any]:
     counted = [
-        run
-        for run in t.run.values()
-        if run.dag_id == dag_id and run.state == "running" and not run.external_trigger
-        if job_id is None or run.job_id == job_id
+        run for run in t.run.values() if run.dag_id == dag_id and run.state == "running" and not run.external_trigger
     ]
-    return [(len(counted),)]
+    return [(len(counted), sum(job_id is not None and run.job_id == job_id for run in counted))]
 
 
 def ordinal_of(t: Tables, run: Row) -> int | None:

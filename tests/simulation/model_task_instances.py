@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from model_database import Row, Tables, answers, record
-from model_runs import insert_ti
+from model_runs import facts, insert_ti
 
-from backfill.facts import TaskInstanceFacts
 from backfill.states import ACTIVE_JOB, IDLE, IN_FLIGHT
 from backfill.store import clearing, mapping, recovery, task_instances
 from backfill.store.task_instances import OccupancyRow
-
-
-def facts(ti: Row) -> TaskInstanceFacts:
-    return TaskInstanceFacts(
-        *(getattr(ti, "external_executor_id" if name == "attempt_id" else name) for name in TaskInstanceFacts._fields)
-    )
 
 
 def seconds(since: datetime, until: datetime) -> float:
@@ -37,6 +30,14 @@ def select(t: Tables, now: datetime, *, ti_ids: Collection[int]) -> list[Any]:
     return [facts(t.ti[ti_id]) for ti_id in sorted(set(ti_ids)) if ti_id in t.ti]
 
 
+@answers(task_instances._SELECT_REPORTED)
+def select_reported(t: Tables, now: datetime, *, ti_ids: Collection[int]) -> list[Any]:
+    found = [t.ti[ti_id] for ti_id in sorted(set(ti_ids)) if ti_id in t.ti]
+    return [
+        (*facts(ti), seconds(ti.queued_at, ti.start_date) if ti.queued_at and ti.start_date else None) for ti in found
+    ]
+
+
 @answers(task_instances._SELECT_OF_RUNS)
 def select_of_runs(t: Tables, now: datetime, *, dag_run_ids: Sequence[int]) -> list[Any]:
     return [facts(ti) for ti in sorted(t.tis_of(dag_run_ids), key=lambda ti: (ti.dag_run_id, ti.id))]
@@ -45,14 +46,11 @@ def select_of_runs(t: Tables, now: datetime, *, dag_run_ids: Sequence[int]) -> l
 # -- limits -------------------------------------------------------------------------------------------------------------
 
 
-@answers(task_instances._LOCK_DAGS)
-def lock_dags(t: Tables, now: datetime, *, dag_ids: Sequence[str]) -> list[Any]:
-    return [(dag_id,) for dag_id in sorted(dag_ids) if dag_id in t.dag]
-
-
-@answers(task_instances._LOCK_POOLS)
-def lock_pools(t: Tables, now: datetime, *, pools: Sequence[str]) -> list[Any]:
-    return [record(pool=name, slots=t.pool[name].slots) for name in sorted(pools) if name in t.pool]
+@answers(task_instances._LOCK)
+def lock(t: Tables, now: datetime, *, dag_ids: Sequence[str], pools: Sequence[str]) -> list[Any]:
+    dags = sum(dag_id in t.dag for dag_id in dag_ids)
+    sizes = [(name, t.pool[name].slots) for name in sorted(pools) if name in t.pool]
+    return [(None, dags), *(sizes if dags == len(dag_ids) else [])]
 
 
 def _stands_for_a_run(ti: Row) -> bool:
@@ -60,11 +58,14 @@ def _stands_for_a_run(ti: Row) -> bool:
 
 
 @answers(task_instances._SELECT_OCCUPANCY)
-def select_occupancy(t: Tables, now: datetime, *, dag_ids: Sequence[str], pools: Sequence[str]) -> list[Any]:
+def select_occupancy(
+    t: Tables, now: datetime, *, dag_ids: Sequence[str], pools: Sequence[str], apart: Sequence[str] | None
+) -> list[Any]:
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for ti in t.ti.values():
         if ti.state in IN_FLIGHT and (ti.dag_id in dag_ids or ti.pool in pools) and not _stands_for_a_run(ti):
-            groups[ti.pool, ti.dag_id, ti.task_id, ti.dag_run_id, ti.queued_by_job_id].append(ti)
+            place = (ti.task_id, ti.dag_run_id) if apart is None or ti.task_id in apart else ("", 0)
+            groups[ti.pool, ti.dag_id, *place, ti.queued_by_job_id].append(ti)
     return [
         (pool, dag_id, task_id, run_id, len(found), sum(ti.pool_slots for ti in found), job_id)
         for (pool, dag_id, task_id, run_id, job_id), found in groups.items()
@@ -170,7 +171,9 @@ def forget_xcoms(t: Tables, ti_id: int) -> None:
 
 @answers(task_instances._SCHEDULE)
 def schedule(t: Tables, now: datetime, *, ti_ids: Sequence[int]) -> list[Any]:
-    return _move(t, ti_ids, {"none", "up_for_retry", "up_for_reschedule"}, "scheduled")
+    return [
+        facts(t.ti[ti_id]) for (ti_id,) in _move(t, ti_ids, {"none", "up_for_retry", "up_for_reschedule"}, "scheduled")
+    ]
 
 
 @answers(task_instances._UNSCHEDULE)
@@ -208,9 +211,25 @@ def select_zombies(t: Tables, now: datetime, *, job_id: int, timeout: timedelta)
     return _in_flight(t, job_id, {"running"}, now - timeout)
 
 
-@answers(recovery._SELECT_UNCLAIMED)
-def select_unclaimed(t: Tables, now: datetime, *, job_id: int, timeout: timedelta) -> list[Any]:
-    return _in_flight(t, job_id, {"queued"}, now - timeout)
+@answers(recovery._SWEEP)
+def sweep(
+    t: Tables,
+    now: datetime,
+    *,
+    job_id: int,
+    dag_run_ids: Sequence[int],
+    heartbeat_timeout: timedelta,
+    queued_timeout: timedelta,
+) -> list[Any]:
+    found = []
+    for ti in sorted(t.tis_of(dag_run_ids), key=lambda ti: (ti.dag_run_id, ti.id)):
+        run, runs = t.run[ti.dag_run_id], ti.state == "running"
+        since = (ti.heartbeat_at if runs else ti.queued_at) or run.start_date
+        watched = ti.state in IN_FLIGHT and run.state == "running" and run.job_id == job_id
+        late = since is None or since < now - (heartbeat_timeout if runs else queued_timeout)
+        silent = watched and late and not _stands_for_a_run(ti)
+        found.append((*facts(ti), ti.executor, ti.queue, ti.hostname, since, silent))
+    return found
 
 
 @answers(recovery._LOCK_UNCLAIMED)
@@ -222,6 +241,22 @@ def lock_unclaimed(t: Tables, now: datetime, *, ti_ids: Sequence[int], attempt_i
 @answers(recovery._SELECT_HOSTS)
 def select_hosts(t: Tables, now: datetime, *, ti_ids: Collection[int]) -> list[Any]:
     return [record(id=ti_id, hostname=t.ti[ti_id].hostname) for ti_id in ti_ids if t.ti[ti_id].hostname is not None]
+
+
+@answers(recovery._SELECT_HOLDERS)
+def select_holders(t: Tables, now: datetime, *, job_id: int, ti_ids: Collection[int]) -> list[Any]:
+    runs = [run.id for run in t.run.values() if run.job_id == job_id and run.state == "running"]
+    held = Counter((ti.hostname, ti.pid) for ti in t.tis_of(runs) if _is_held(ti))
+    return [
+        record(id=ti.id, hostname=ti.hostname, pid=ti.pid, held=held[ti.hostname, ti.pid])
+        for ti in t.tis_of(runs)
+        if ti.id in ti_ids and _is_held(ti)
+    ]
+
+
+def _is_held(ti: Row) -> bool:
+    gave_up = ti.heartbeat_at is None or ti.heartbeat_at.timestamp() <= 0
+    return ti.state == "running" and ti.pid is not None and not gave_up
 
 
 @answers(recovery._FAIL)
@@ -260,10 +295,16 @@ def fail(
 
 @answers(recovery._LOSE)
 def lose(
-    t: Tables, now: datetime, *, ti_ids: Sequence[int], attempt_ids: Sequence[str | None], errors: Sequence[str]
+    t: Tables,
+    now: datetime,
+    *,
+    ti_ids: Sequence[int],
+    attempt_ids: Sequence[str | None],
+    errors: Sequence[str],
+    charged: Sequence[bool],
 ) -> list[Any]:
     lost = []
-    for ti_id, attempt_id, error in zip(ti_ids, attempt_ids, errors, strict=True):
+    for ti_id, attempt_id, error, costs in zip(ti_ids, attempt_ids, errors, charged, strict=True):
         ti = current(t, ti_id, attempt_id, IN_FLIGHT)
         if ti is None:
             continue
@@ -272,7 +313,7 @@ def lose(
             ti_id,
             state="none",
             external_executor_id=None,
-            infrastructure_failures=ti.infrastructure_failures + 1,
+            infrastructure_failures=ti.infrastructure_failures + costs,
             error=error,
             next_attempt_at=None,
             heartbeat_at=None,

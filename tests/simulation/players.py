@@ -22,15 +22,14 @@ from backfill.jobs.task_status import DagRunTaskStatus
 from backfill.messages import Attempt, ExecutorEvent
 from backfill.states import TaskInstanceState
 from backfill.store.attempts import (
-    Claim,
     Finish,
-    claim_if_queued,
     finish_if_current,
     give_up_heartbeats,
     hand_back_if_running,
     renew_heartbeats,
     select_cancelled,
 )
+from backfill.store.claims import Claim, claim_if_queued
 from backfill.telemetry import Telemetry
 
 T = TypeVar("T")
@@ -268,20 +267,7 @@ class Worker:
         attempts, self.received = self.received, []
         self._renewed, self._was_renewed = self._time.seconds, False
 
-        def work(tx: Any) -> list[Claim | None]:
-            return [
-                claim_if_queued(
-                    tx,
-                    task_instance_id=attempt.task_instance_id,
-                    attempt_id=attempt.attempt_id,
-                    try_number=attempt.try_number,
-                    hostname=self.name,
-                    pid=1,
-                )
-                for attempt in attempts
-            ]
-
-        self.claims.extend(claim for claim in self._transact(work) if claim is not None)
+        self.claims.extend(self._transact(lambda tx: claim_if_queued(tx, attempts, hostname=self.name, pid=1)))
         self._begin()
 
     def _begin(self) -> None:

@@ -14,7 +14,7 @@ from test_simulation import Disturbed, HandledByOperators, play
 
 from backfill.jobs.base_job import Workplace
 from backfill.jobs.reconcile import Reconciler
-from backfill.store import attempts, leases, recovery, task_instances
+from backfill.store import claims, leases, recovery, task_instances
 
 Bug = Callable[[], AbstractContextManager[Any]]
 
@@ -43,12 +43,12 @@ def takes_any_lease() -> Any:
 
 def claims_what_runs() -> Any:
     def change(answer: Any, t: Any, now: Any, **given: Any) -> Any:
-        ti = t.ti[given["task_instance_id"]]
-        if ti.state == "running" and ti.external_executor_id == given["attempt_id"]:
-            t.change("ti", ti.id, state="queued")
+        for ti_id, attempt_id in zip(given["ids"], given["attempts"], strict=True):
+            if t.ti[ti_id].state == "running" and t.ti[ti_id].external_executor_id == attempt_id:
+                t.change("ti", ti_id, state="queued")
         return answer(t, now, **given)
 
-    return answered_otherwise(attempts._CLAIM, change)
+    return answered_otherwise(claims._CLAIM, change)
 
 
 def calls_zombies_dead_too_early() -> Any:

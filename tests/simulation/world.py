@@ -24,7 +24,8 @@ from backfill.jobs.course import compile_graph
 from backfill.jobs.request import BackfillRequest
 from backfill.states import ACTIVE_JOB, FINISHED, JobState, TaskInstanceState
 from backfill.store import clearing, dags, dates, job_rows, jobs
-from backfill.store.attempts import Claim, Finish
+from backfill.store.attempts import Finish
+from backfill.store.claims import Claim
 from backfill.store.dates import PlannedDate
 from backfill.store.job_rows import NewJob
 
@@ -55,7 +56,7 @@ class World:
         self.is_cancelled = False
         self._rescheduled: set[tuple[int, int]] = set()
         self._attempt_numbers = count(1)
-        self._names = mock.patch("backfill.jobs.dispatch.uuid4", self._next_attempt_id)
+        self._names = mock.patch("backfill.jobs.dispatch.new_attempt_ids", self._next_attempt_ids)
         self._names.start()
         self.job_id = self._create_job()
 
@@ -67,8 +68,8 @@ class World:
     def job(self) -> Row:
         return self.tables.job[self.job_id]
 
-    def _next_attempt_id(self) -> UUID:
-        return UUID(int=next(self._attempt_numbers))
+    def _next_attempt_ids(self, number: int) -> list[str]:
+        return [str(UUID(int=next(self._attempt_numbers))) for _ in range(number)]
 
     def close(self) -> None:
         for coordinator in self.coordinators:

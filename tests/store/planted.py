@@ -11,7 +11,8 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, Engine, event, insert, select
 
-from backfill.keys import backfill_run_id
+from backfill.keys import TaskInstanceKey, backfill_run_id
+from backfill.messages import Attempt
 from backfill.models import dag_pickle, dag_run, job, job_run_date, task_attempt, task_instance, xcom
 
 FIRST_DATE = datetime(2024, 1, 1, tzinfo=UTC)
@@ -110,6 +111,12 @@ def plant_running(tx: Connection, dag_run_id: int, task_id: str = "load", **valu
     planted = plant_task_instance(tx, dag_run_id, task_id, **{**defaults, **values})
     plant_attempt(tx, planted, start_date=start)
     return planted
+
+
+def attempt_of(planted: Planted, *, try_number: int = 1, **values: Any) -> Attempt:
+    """The attempt of a planted task instance as a message carries it; only ids and try count for a claim."""
+    given = {"task_instance_id": planted.id, "attempt_id": planted.attempt_id, "try_number": try_number} | values
+    return Attempt(key=TaskInstanceKey("sales", "load", "run"), **given)
 
 
 def plant_xcom(tx: Connection, planted: Planted, key: str, value: Any) -> None:

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Engine, select
 from backfill.models import task_instance
 from backfill.states import FINISHED, IDLE, TaskInstanceState
 from backfill.store.runs import TaskTemplate, align_task_instances
+from backfill.store.task_instances import select_facts_of_runs
 
 
 def template(task_id: str, map_index: int = -1, *, dynamic: bool = False, **values: Any) -> TaskTemplate:
@@ -54,11 +55,15 @@ def test_missing_rows_are_created_with_all_that_the_task_says(tx: Connection) ->
     )  # fmt: skip
 
 
-def test_many_runs_are_aligned_in_two_statements(engine: Engine) -> None:
+def test_many_new_runs_are_aligned_in_one_statement_and_those_that_have_rows_in_two(engine: Engine) -> None:
     with engine.begin() as tx:
         run_ids = [plant_run(tx, day) for day in range(64)]
         with statements(engine) as seen:
-            align_task_instances(tx, run_ids[::-1], [template(f"t{i}") for i in range(100)])
+            rows = align_task_instances(tx, run_ids[::-1], [template(f"t{i}") for i in range(100)])
+        assert len(seen) == 1
+        assert rows == [row for run_id in run_ids[::-1] for row in select_facts_of_runs(tx, [run_id])]
+        with statements(engine) as seen:
+            assert align_task_instances(tx, run_ids, [template(f"t{i}") for i in range(100)]) is None
         assert len(seen) == 2
         found = tx.execute(
             select(task_instance.c.dag_run_id, task_instance.c.task_id).order_by(task_instance.c.id)

@@ -10,6 +10,7 @@ import pytest
 from planted import (
     FIRST_DATE,
     Planted,
+    attempt_of,
     look,
     plant_attempt,
     plant_job,
@@ -25,20 +26,15 @@ from sqlalchemy import Connection, Engine, update
 from backfill.keys import TaskInstanceKey
 from backfill.models import task_instance
 from backfill.states import TRANSITIONS, TaskInstanceState
-from backfill.store.attempts import Claim, claim_if_queued
+from backfill.store.claims import Claim, claim_if_queued
 
 CLAIMABLE = next(row.sources for row in TRANSITIONS if row.rule == "S3.7")
 
 
 def claim(tx: Connection, planted: Planted, **values: Any) -> Claim | None:
-    defaults = {
-        "task_instance_id": planted.id,
-        "attempt_id": planted.attempt_id,
-        "try_number": 1,
-        "hostname": "worker-1",
-        "pid": 4711,
-    }
-    return claim_if_queued(tx, **{**defaults, **values})
+    hostname = values.pop("hostname", "worker-1")
+    found = claim_if_queued(tx, [attempt_of(planted, **values)], hostname=hostname, pid=4711)
+    return found[0] if found else None
 
 
 @pytest.mark.parametrize("state", TaskInstanceState)
@@ -243,3 +239,51 @@ def test_of_two_claims_at_once_one_wins(engine: Engine, wait_until: Callable[...
         row = look(tx, planted)
     assert row["hostname"] == ("worker-1" if first_commits else "worker-2")
     assert len(row["attempts"]) == 1
+
+
+def test_many_are_claimed_by_one_statement_in_the_order_asked_for(engine: Engine) -> None:
+    with engine.begin() as tx:
+        job_id = plant_job(tx, params={"conf": 1}, dag_source={"file": "a.py"})
+        run = plant_run(tx, conf={"region": "north"})
+        planted = [plant_task_instance(tx, run, f"t{n}", queued_by_job_id=job_id) for n in range(5)]
+        asked = [attempt_of(planted[n]) for n in (3, 0, 4, 1)]
+        with statements(engine) as seen:
+            claims = claim_if_queued(tx, asked, hostname="w", pid=1)
+            assert claim_if_queued(tx, [], hostname="w", pid=1) == []
+        states = [look(tx, one)["state"] for one in planted]
+    assert len(seen) == 1
+    assert [claim.task_id for claim in claims] == ["t3", "t0", "t4", "t1"]
+    assert {(str(c.job_params), str(c.dag_source), str(c.conf)) for c in claims} == {
+        ("{'conf': 1}", "{'file': 'a.py'}", "{'region': 'north'}")
+    }
+    assert states == ["running", "running", "queued", "running", "running"]
+
+
+def test_each_of_many_is_guarded_by_its_own_row(engine: Engine) -> None:
+    with engine.begin() as tx:
+        run = plant_run(tx)
+        planted = [plant_task_instance(tx, run, f"t{n}") for n in range(4)]
+        tx.execute(
+            update(task_instance).where(task_instance.c.id == planted[1].id).values(external_executor_id=str(uuid4()))
+        )
+        before = [look(tx, one) for one in planted]
+        asked = [
+            attempt_of(planted[0], try_number=2),
+            attempt_of(planted[1]),
+            attempt_of(planted[2]),
+            attempt_of(planted[2]),
+            attempt_of(planted[3], task_instance_id=planted[0].id),
+        ]
+        claims = claim_if_queued(tx, asked, hostname="w", pid=1)
+        after = [look(tx, one) for one in planted]
+    assert [claim.task_id for claim in claims] == ["t2"]
+    assert [now == then for now, then in zip(after, before, strict=True)] == [True, True, False, True]
+
+
+def test_claims_for_several_jobs_tell_each_its_own(engine: Engine) -> None:
+    with engine.begin() as tx:
+        run = plant_run(tx)
+        jobs = [plant_job(tx, params={"number": number}) for number in range(2)]
+        rows = [plant_task_instance(tx, run, f"t{n}", queued_by_job_id=[*jobs, 10**9][n % 3]) for n in range(6)]
+        claims = claim_if_queued(tx, [attempt_of(row) for row in rows], hostname="w", pid=1)
+    assert [claim.job_params for claim in claims] == [{"number": 0}, {"number": 1}, {}] * 2

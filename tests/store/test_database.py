@@ -2,16 +2,18 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Never
+from unittest import mock
 
 import psycopg2
 import pytest
 from planted import plant_job
 from sqlalchemy import Connection, Engine, func, select, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from backfill.exceptions import ConfigError, LeaseLost, ServiceUnavailable
 from backfill.models import job
 from backfill.store.database import (
+    autocommitting,
     create_engine,
     database_now,
     is_passing,
@@ -232,3 +234,37 @@ def test_the_databases_clock_tells_aware_utc(engine: Engine) -> None:
     assert first < second
     assert first.utcoffset() == timedelta(0)
     assert abs(first - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def backend(engine: Engine) -> int:
+    with engine.connect() as tx:
+        return tx.execute(text("select pg_backend_pid()")).scalar_one()
+
+
+def test_a_connection_that_died_while_it_rested_is_replaced_before_anybody_uses_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = backend(engine)
+    killer = create_engine(engine.url.render_as_string(hide_password=False), application_name="killer")
+    with killer.begin() as tx:
+        tx.execute(text("select pg_terminate_backend(:pid, 30000)"), {"pid": first})
+    killer.dispose()
+    monkeypatch.setattr("backfill.store.database.REST", timedelta(0))
+    assert backend(engine) != first
+
+
+def test_a_connection_used_just_now_is_used_again_without_a_question(engine: Engine) -> None:
+    backend(engine)
+    asked = mock.Mock(wraps=engine.dialect.do_ping)
+    with mock.patch.object(engine.dialect, "do_ping", asked):
+        backend(engine)
+    assert not asked.called
+
+
+def test_statements_that_commit_by_themselves_stand_when_a_later_one_fails(engine: Engine) -> None:
+    with autocommitting(engine).begin() as tx:
+        tx.execute(text("insert into slot_pool (pool, slots) values ('kept', 1)"))
+        with pytest.raises(ProgrammingError):
+            tx.execute(text("select nonsense"))
+    with engine.begin() as tx:
+        assert tx.execute(text("select slots from slot_pool where pool = 'kept'")).scalar_one() == 1

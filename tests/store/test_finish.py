@@ -287,6 +287,36 @@ def test_an_attempt_that_ended_a_while_ago_keeps_its_end(engine: Engine) -> None
     assert rows[1]["next_attempt_at"] == rows[1]["end_date"] + timedelta(seconds=300)
 
 
+def test_finishes_written_in_a_group_have_starts_of_their_own(engine: Engine) -> None:
+    with engine.begin() as tx:
+        run = plant_run(tx)
+        first, second, third = (plant_running(tx, run, task_id) for task_id in "abc")
+        ends = [
+            finish(first, ended_ago=timedelta(seconds=3)),
+            finish(second, started_ago=timedelta(seconds=2.5), ended_ago=timedelta(seconds=2)),
+            finish(third, started_ago=timedelta(seconds=1)),
+        ]
+        claimed = look(tx, first)["start_date"]
+        finish_if_current(tx, ends)
+        rows = [look(tx, one) for one in (first, second, third)]
+    assert rows[0]["start_date"] == claimed
+    now = rows[2]["end_date"]
+    assert [now - row["start_date"] for row in rows[1:]] == [timedelta(seconds=2.5), timedelta(seconds=1)]
+    assert [row["duration"] for row in rows[1:]] == [0.5, 1.0]
+    assert [row["first_start_date"] for row in rows] == [row["start_date"] for row in rows]
+    histories = [row["attempts"][row["external_executor_id"]] for row in rows]
+    assert [history["start_date"] for history in histories] == [row["start_date"] for row in rows]
+
+
+def test_the_start_of_an_earlier_attempt_is_not_moved(engine: Engine) -> None:
+    with engine.begin() as tx:
+        planted = plant_running(tx, plant_run(tx), first_start_date=FIRST_DATE)
+        finish_if_current(tx, [finish(planted, started_ago=timedelta(seconds=1))])
+        row = look(tx, planted)
+    assert row["first_start_date"] == FIRST_DATE < row["start_date"]
+    assert row["duration"] == 1.0
+
+
 def test_an_attempt_never_ends_before_it_started(engine: Engine) -> None:
     with engine.begin() as tx:
         planted = plant_running(tx, plant_run(tx))

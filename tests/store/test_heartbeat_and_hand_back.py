@@ -2,11 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 from planted import (
+    FIRST_DATE,
     Planted,
+    attempt_of,
     look,
     plant_attempt,
     plant_run,
@@ -22,14 +25,14 @@ from backfill.models import task_instance
 from backfill.states import TaskInstanceState
 from backfill.store.attempts import (
     Finish,
-    claim_if_queued,
     finish_if_current,
     give_up_heartbeats,
     hand_back_if_running,
     renew_heartbeats,
 )
+from backfill.store.claims import claim_if_queued, unclaim_if_running
 
-ALL = pytest.mark.parametrize("write", [renew_heartbeats, give_up_heartbeats, hand_back_if_running])
+ALL = pytest.mark.parametrize("write", [renew_heartbeats, give_up_heartbeats, hand_back_if_running, unclaim_if_running])
 Write = Callable[[Connection, list[str]], set[str]]
 
 
@@ -123,10 +126,7 @@ def test_after_a_hand_back_neither_result_nor_heartbeat_counts_and_the_next_atte
         assert hand_back_if_running(tx, [planted.attempt_id]) == set()
         following = str(uuid4())
         tx.execute(update(task_instance).values(state="queued", external_executor_id=following))
-        claimed = claim_if_queued(
-            tx, task_instance_id=planted.id, attempt_id=following, try_number=1, hostname="w", pid=1
-        )
-        assert claimed is not None
+        (claimed,) = claim_if_queued(tx, [attempt_of(Planted(planted.id, following))], hostname="w", pid=1)
         row = look(tx, planted)
     assert claimed.first_start_date < claimed.start_date
     assert (row["end_date"], row["duration"], row["xcoms"]) == (None, None, {})
@@ -136,9 +136,7 @@ def test_after_a_hand_back_neither_result_nor_heartbeat_counts_and_the_next_atte
 def test_a_claimed_attempt_has_a_heartbeat_to_renew(engine: Engine) -> None:
     with engine.begin() as tx:
         planted = plant_task_instance(tx, plant_run(tx))
-        claim_if_queued(
-            tx, task_instance_id=planted.id, attempt_id=planted.attempt_id, try_number=1, hostname="w", pid=1
-        )
+        claim_if_queued(tx, [attempt_of(planted)], hostname="w", pid=1)
         assert renew_heartbeats(tx, [planted.attempt_id]) == {planted.attempt_id}
 
 
@@ -148,3 +146,46 @@ def test_a_heartbeat_of_a_task_instance_that_was_deleted_is_not_current(engine: 
         plant_attempt(tx, planted)
         tx.execute(task_instance.delete())
         assert renew_heartbeats(tx, [planted.attempt_id]) == set()
+
+
+def test_the_first_heartbeat_of_a_task_that_began_after_its_claim_sets_its_start_right(engine: Engine) -> None:
+    with engine.begin() as tx:
+        run = plant_run(tx)
+        began, other = plant_running(tx, run, "a"), plant_running(tx, run, "b")
+        before = look(tx, other)
+        renew_heartbeats(tx, [began.attempt_id, other.attempt_id], started_ago={began.attempt_id: timedelta(seconds=5)})
+        row, after = look(tx, began), look(tx, other)
+    assert row["start_date"] == row["first_start_date"] == row["heartbeat_at"] - timedelta(seconds=5)
+    assert row["attempts"][began.attempt_id]["start_date"] == row["start_date"]
+    assert after == {**before, "heartbeat_at": row["heartbeat_at"]}
+
+
+def test_a_start_is_never_before_its_claim_and_the_first_of_several_attempts_stays(engine: Engine) -> None:
+    with engine.begin() as tx:
+        planted = plant_running(tx, plant_run(tx), first_start_date=FIRST_DATE)
+        before = look(tx, planted)
+        renew_heartbeats(tx, [planted.attempt_id], started_ago={planted.attempt_id: timedelta(days=1)})
+        assert look(tx, planted)["start_date"] == before["start_date"]
+        renew_heartbeats(tx, [planted.attempt_id], started_ago={planted.attempt_id: timedelta(0)})
+        row = look(tx, planted)
+    assert row["start_date"] == row["heartbeat_at"]
+    assert row["first_start_date"] == FIRST_DATE
+
+
+def test_what_was_claimed_and_never_begun_is_as_if_it_had_not_been_claimed(engine: Engine) -> None:
+    with engine.begin() as tx:
+        planted = plant_task_instance(
+            tx, plant_run(tx), try_number=2, infrastructure_failures=1, error="of the first try"
+        )
+        before = look(tx, planted)
+        claim_if_queued(tx, [attempt_of(planted, try_number=2)], hostname="w", pid=1)
+        assert unclaim_if_running(tx, [planted.attempt_id]) == {planted.attempt_id}
+        assert look(tx, planted) == {**before, "state": "none", "in_flight": False, "external_executor_id": None}
+
+
+def test_the_start_of_an_earlier_attempt_outlives_a_claim_that_was_given_back(engine: Engine) -> None:
+    with engine.begin() as tx:
+        planted = plant_task_instance(tx, plant_run(tx), first_start_date=FIRST_DATE)
+        claim_if_queued(tx, [attempt_of(planted)], hostname="w", pid=1)
+        unclaim_if_running(tx, [planted.attempt_id])
+        assert look(tx, planted)["first_start_date"] == FIRST_DATE

@@ -75,7 +75,8 @@ def test_a_job_that_is_not_there_has_no_lease(tx: Connection) -> None:
 def test_the_holder_renews_and_hears_what_operators_want(tx: Connection) -> None:
     job_id = held_job(tx, silent_for=100, state="paused", cancel_requested=True)
     before = row(tx, job_id).latest_heartbeat
-    assert renew_lease_if_held(tx, job_id, 4) == JobControl(JobState.PAUSED, cancel_requested=True)
+    renewal = renew_lease_if_held(tx, job_id, 4)
+    assert renewal == (JobControl(JobState.PAUSED, cancel_requested=True), row(tx, job_id).latest_heartbeat)
     assert row(tx, job_id).latest_heartbeat > before
 
 

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import pytest
-from planted import Planted, look, plant_date, plant_job, plant_run, plant_task_instance, waits_for_a_lock
+from planted import Planted, attempt_of, look, plant_date, plant_job, plant_run, plant_task_instance, waits_for_a_lock
 from sqlalchemy import Connection, Engine, insert, text
 
 from backfill.models import slot_pool
 from backfill.states import DagRunState, JobState, TaskInstanceState
-from backfill.store.attempts import claim_if_queued
+from backfill.store.claims import claim_if_queued
 from backfill.store.clearing import clear_task_instances
 from backfill.store.leases import claim_lease_if_free, fence
 from backfill.store.recovery import Loss, lose_if_current
@@ -138,16 +138,14 @@ def test_of_claim_and_take_back_one_wins(engine: Engine, while_open: Callable[..
         claimed, taken = plant_task_instance(tx, run_id, "a"), plant_task_instance(tx, run_id, "b")
 
     def claim(tx: Connection, row: Planted) -> object:
-        return claim_if_queued(
-            tx, task_instance_id=row.id, attempt_id=row.attempt_id, try_number=1, hostname="h", pid=1
-        )
+        return claim_if_queued(tx, [attempt_of(row)], hostname="h", pid=1)
 
     with while_open(lambda tx: take_back_if_queued(tx, [(claimed.id, claimed.attempt_id)])) as (tx, answer):
         assert claim(tx, claimed)
     assert answer() == set()
     with while_open(lambda tx: claim(tx, taken)) as (tx, answer):
         assert take_back_if_queued(tx, [(taken.id, taken.attempt_id)]) == {taken.id}
-    assert answer() is None
+    assert answer() == []
 
 
 def test_one_of_two_takes_over_a_job_and_the_former_holder_is_fenced_out(
@@ -178,7 +176,7 @@ def test_the_second_of_two_jobs_counts_the_runs_of_the_first(engine: Engine, whi
 
     def count(tx: Connection) -> int:
         lock_limits(tx, ["sales"], [])
-        return count_running_runs(tx, "sales")
+        return count_running_runs(tx, "sales").all
 
     with engine.begin() as tx:
         lock_limits(tx, ["sales"], [])

@@ -12,13 +12,14 @@ from backfill.models import job
 from backfill.store.recovery import (
     Failure,
     Loss,
+    Swept,
     fail_if_current,
     lock_unclaimed,
     lose_if_current,
     reset_orphans,
     select_in_flight,
-    select_unclaimed,
     select_zombies,
+    sweep_runs,
 )
 
 MINUTE = timedelta(minutes=1)
@@ -26,6 +27,10 @@ MINUTE = timedelta(minutes=1)
 
 def ago(minutes: float) -> datetime:
     return datetime.now(UTC) - minutes * MINUTE
+
+
+def sweep(tx: Connection, job_id: int, *run_ids: int) -> Swept:
+    return sweep_runs(tx, job_id, run_ids, heartbeat_timeout=MINUTE, queued_timeout=MINUTE)
 
 
 def ids(found: list[Any]) -> list[int]:
@@ -64,7 +69,7 @@ def test_a_subdag_needs_no_heartbeat(tx: Connection) -> None:
     job_id = plant_job(tx)
     run_id = plant_run(tx, job_id=job_id)
     plant_task_instance(tx, run_id, state="running", operator="SubDagOperator", external_executor_id=None)
-    assert select_zombies(tx, job_id, MINUTE) == select_in_flight(tx, job_id) == []
+    assert select_zombies(tx, job_id, MINUTE) == select_in_flight(tx, job_id) == sweep(tx, job_id, run_id).zombies == []
 
 
 def test_unclaimed_is_what_is_queued_for_too_long(tx: Connection) -> None:
@@ -74,7 +79,23 @@ def test_unclaimed_is_what_is_queued_for_too_long(tx: Connection) -> None:
     unknown = plant_task_instance(tx, run_id, "unknown", queued_at=None)
     plant_task_instance(tx, run_id, "fresh", queued_at=ago(0.5))
     plant_running(tx, run_id, "running", queued_at=ago(9), heartbeat_at=ago(9))
-    assert ids(select_unclaimed(tx, job_id, MINUTE)) == [late.id, unknown.id]
+    assert ids(sweep(tx, job_id, run_id).unclaimed) == [late.id, unknown.id]
+
+
+def test_a_sweep_sees_all_rows_of_its_runs_and_the_same_zombies(tx: Connection) -> None:
+    job_id = plant_job(tx)
+    first, second, other = (plant_run(tx, n, job_id=job_id) for n in range(3))
+    silent = plant_running(tx, second, "silent", heartbeat_at=ago(2), hostname="h", executor="local")
+    removed = plant_task_instance(tx, first, "removed", state="removed")
+    ended = plant_task_instance(tx, second, "ended", state="success", heartbeat_at=ago(9))
+    plant_running(tx, other, "elsewhere", heartbeat_at=ago(2))
+    swept = sweep(tx, job_id, second, first)
+    assert [row.id for row in swept.rows] == [removed.id, silent.id, ended.id]
+    assert [
+        zombie for zombie in select_zombies(tx, job_id, MINUTE) if zombie.facts.dag_run_id != other
+    ] == swept.zombies
+    assert ids(swept.zombies) == [silent.id]
+    assert sweep(tx, job_id + 1, first, second).zombies == []
 
 
 def test_a_new_holder_finds_all_that_is_in_flight(tx: Connection) -> None:
@@ -152,6 +173,15 @@ def test_a_lost_attempt_costs_no_try_but_counts(tx: Connection) -> None:
     assert (attempt["outcome"], attempt["error"]) == ("lost", "its worker is gone")
     assert attempt["end_date"] is not None
     assert lose_if_current(tx, [Loss(row.id, row.attempt_id, "again")]) == set()
+
+
+def test_a_loss_that_nobody_answers_for_is_not_counted(tx: Connection) -> None:
+    run = plant_run(tx)
+    rows = [plant_running(tx, run, task_id, infrastructure_failures=1) for task_id in "ab"]
+    losses = [Loss(row.id, row.attempt_id, "x", charged) for row, charged in zip(rows, (True, False), strict=True)]
+    assert lose_if_current(tx, losses) == {row.id for row in rows}
+    found = [look(tx, row) for row in rows]
+    assert [(row["state"], row["infrastructure_failures"]) for row in found] == [("none", 2), ("none", 1)]
 
 
 # -- orphans ------------------------------------------------------------------------------------------------------------

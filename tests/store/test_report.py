@@ -189,9 +189,10 @@ def test_task_instances_of_one_state_can_be_asked_for(engine: Engine) -> None:
 def test_what_runs_now_is_told_with_its_age_the_longest_first(engine: Engine) -> None:
     with engine.begin() as tx:
         job_id = plant_job(tx)
-        run, foreign = plant_run(tx), plant_run(tx, 1)
+        other = plant_job(tx)
+        run, foreign = plant_run(tx, job_id=job_id), plant_run(tx, 1, job_id=other)
         plant_date(tx, job_id, 0, run)
-        plant_date(tx, plant_job(tx), 1, foreign)
+        plant_date(tx, other, 1, foreign)
         start = datetime.now(UTC) - timedelta(hours=2)
         plant_running(tx, run, "short")
         plant_running(tx, run, "long", start_date=start, hostname="worker-1")

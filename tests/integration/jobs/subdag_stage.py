@@ -59,7 +59,7 @@ def finish(at_work, house, task_id, state="success", **values):
 
 def look(at_work):
     """Let the loop go round once, with the sweep."""
-    at_work.ti_status.observe(at_work.job._reconciler.sweep())
+    at_work.ti_status.observe(at_work.job._reconciler.sweep(at_work.job.course.window.run_ids()))
     at_work.job._update_counters(at_work.ti_status)
     at_work.process()
     while at_work.job._settle_runs(at_work.ti_status, None):

@@ -9,6 +9,7 @@ from playhouse import dag_of
 from backfill.states import TaskInstanceState
 
 S = TaskInstanceState
+LONG_AGO, GIVEN_UP = datetime(2020, 1, 1, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC)
 OTHER = "22222222-2222-4222-8222-222222222222"
 
 
@@ -120,6 +121,81 @@ def test_a_lost_attempt_beyond_the_budget_is_an_ordinary_failure(house, at_work)
     at_work.report(ti, S.FAILED, infrastructure=True)
     (row,) = reported(at_work, ti)
     assert (row.state, row.infrastructure_failures) == ("up_for_retry", 3)
+
+
+def test_what_was_lost_in_company_costs_nothing_also_beyond_the_budget_and_travels_alone_from_then_on(house, at_work):
+    ti = at_work.running("a")
+    house.set_rows(ti.facts.id, state="running", infrastructure_failures=3)
+    at_work.report(ti, S.FAILED, infrastructure=True, alone=True)
+    (row,) = reported(at_work, ti)
+    assert (row.state, row.attempt_id, row.infrastructure_failures) == ("none", None, 3)
+    assert at_work.job.course.travels_alone(row)
+
+
+def test_what_was_given_back_by_a_process_that_died_travels_alone(house, at_work):
+    ti = at_work.running("a")
+    house.set_rows(ti.facts.id, state="none", external_executor_id=None)
+    at_work.report(ti, S.NONE, alone=True)
+    at_work.job._manage_executor_state(at_work.ti_status.running)
+    at_work.job._update_counters(at_work.ti_status)
+    taken_before = len(at_work.executor.taken)
+    at_work.process()
+    again = at_work.executor.taken[taken_before:]
+    assert [(each.attempt.task_instance_id, each.alone) for each in again] == [(ti.facts.id, True)]
+
+
+def test_what_was_lost_before_travels_alone_whoever_drives_the_job_now(house, at_work):
+    ti = at_work.running("a")
+    assert not at_work.job.course.travels_alone(ti.facts)
+    assert at_work.job.course.travels_alone(ti.facts._replace(infrastructure_failures=1))
+
+
+# -- zombies ------------------------------------------------------------------------------------------------------------
+
+
+def swept(house, *processes):
+    """The infrastructure failures of as many zombies, each of the process (host, pid) given, after a sweep."""
+    tasks = [f"t{number}" for number in range(len(processes))]
+    at_work = house.at_work(dag_of(*tasks))
+    at_work.admit()
+    at_work.process()
+    for task_id, (hostname, pid, *rest) in zip(tasks, processes, strict=True):
+        heartbeat_at = rest[0] if rest else LONG_AGO
+        ti_id = at_work.running(task_id).facts.id
+        house.set_rows(ti_id, state="running", hostname=hostname, pid=pid, heartbeat_at=heartbeat_at)
+    at_work.job.course.rhythm._sweep_at = 0.0
+    at_work.job._manage_executor_state(at_work.ti_status.running)
+    at_work.job._manage_executor_state(at_work.ti_status.running)
+    rows = [house.rows("state", "infrastructure_failures", task_id=task_id)[0] for task_id in tasks]
+    assert {row[0] for row in rows} == {"none"}
+    return [row[1] for row in rows]
+
+
+def test_of_several_attempts_that_one_process_held_when_it_was_lost_none_is_charged(house):
+    assert swept(house, ("h", 1), ("h", 1), ("h", 2), ("other", 1)) == [0, 0, 1, 1]
+
+
+def test_the_last_that_is_found_of_a_lost_process_is_no_more_to_blame_than_the_first(house):
+    at_work = house.at_work(dag_of("a", "b"))
+    at_work.admit()
+    at_work.process()
+    first, last = at_work.running("a").facts, at_work.running("b").facts
+    held = {"state": "running", "hostname": "h", "pid": 1}
+    house.set_rows(first.id, **held, heartbeat_at=LONG_AGO)
+    house.set_rows(last.id, **held, heartbeat_at=datetime.now(UTC))
+    for found in (first, last):
+        house.set_rows(found.id, heartbeat_at=LONG_AGO)
+        at_work.job.course.rhythm._sweep_at = 0.0
+        at_work.job._manage_executor_state(at_work.ti_status.running)
+    assert house.rows("state", "infrastructure_failures") == [("none", 0), ("none", 0)]
+
+
+def test_what_a_process_gave_up_itself_was_what_it_ran(house):
+    assert swept(house, ("h", 1, GIVEN_UP), ("h", 1, LONG_AGO)) == [1, 1]
+
+
+def test_zombies_of_no_process_that_anybody_knows_are_charged(house):
+    assert swept(house, (None, None), (None, None)) == [1, 1]
 
 
 def test_what_nobody_reported_of_is_not_looked_at(house, at_work):

@@ -28,6 +28,61 @@ def step(at_work):
     at_work.process()
 
 
+@pytest.fixture
+def small_portions(monkeypatch):
+    """Let one round of the loop do no more than two task instances' worth of anything."""
+    for module in ("admission", "base_job", "dispatch", "reconcile"):
+        monkeypatch.setattr(f"backfill.jobs.{module}.PORTION", 2)
+
+
+# -- portions -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_done_in_small_portions_comes_to_the_same_end(house, small_portions):
+    dag = dag_of("a", "b < a", "c < a", "d < b c", max_active_runs=3, arguments={"b": {"retries": 1}})
+    report = house.play(dag, days=7, outcomes={"b": {"*": ["failed"]}, "c": {"2024-01-03": "skipped"}})
+    assert report.state == "success"
+    assert report.tasks["success"] == 26
+    assert report.tasks["skipped"] == 2
+    admitted = [event.run_id for event in house.events if isinstance(event, RunAdmitted)]
+    assert admitted == sorted(admitted)
+
+
+def test_what_is_left_for_the_next_portion_is_sent_in_order_and_not_held_back(house, small_portions):
+    at_work = house.at_work(dag_of("a", "b", "c", "d", "e"), days=1)
+    at_work.admit()
+    for sent, waiting in ((2, 3), (4, 1), (5, 0)):
+        at_work.job.course.rhythm.begin_round()
+        at_work.process()
+        assert at_work.executor.order() == ["a1", "b1", "c1", "d1", "e1"][:sent]
+        assert house.rows("state") == ["queued"] * sent + ["none"] * waiting
+    assert at_work.job.course.rhythm.due_in() > 0
+
+
+def test_the_loop_goes_on_at_once_after_a_portion(house, small_portions):
+    at_work = house.at_work(dag_of("a", "b", "c"), days=4)
+    at_work.admit()
+    assert len(house.runs()) == 1
+    assert at_work.job.course.rhythm.due_in() == 0
+    at_work.job.course.rhythm.begin_round()
+    at_work.admit()
+    assert sorted(house.runs()) == [1, 2]
+
+
+def test_a_sweep_in_portions_sees_every_run(house, small_portions):
+    at_work = house.at_work(dag_of("a", "b"), days=3)
+    for _ in range(3):
+        at_work.admit()
+    house.set_rows(house.rows("id"), state="success")
+    rhythm, reconciler = at_work.job.course.rhythm, at_work.job._reconciler
+    reconciler.begin_sweep()
+    for left in (True, True, False):
+        rhythm.begin_round()
+        assert len(reconciler.sweep_on()) == 2
+        assert (rhythm.due_in() == 0) is left
+    assert reconciler.sweep_on() == []
+
+
 # -- the window ---------------------------------------------------------------------------------------------------------
 
 

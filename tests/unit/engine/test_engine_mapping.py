@@ -80,6 +80,16 @@ def test_the_indexes_run_after_the_expansion_and_what_is_downstream_waits_for_al
     assert bench.ready() == ["z"]
 
 
+def test_an_index_changes_the_key_that_was_asked_for_before() -> None:
+    bench = Bench(over_source())
+    ti_id = bench.id("m")
+    assert bench.window.key(ti_id).map_index == -1
+    bench.set("source", "success")
+    bench.decide()
+    bench.expand("m", 2)
+    assert bench.window.key(ti_id).map_index == 0
+
+
 def test_taking_in_the_rows_is_answer_enough_when_there_are_new_ones() -> None:
     bench = Bench(over_source())
     bench.set("source", "success")

@@ -22,6 +22,15 @@ def test_events_come_out_once_and_in_the_order_they_came_in() -> None:
     assert not mailbox.wait(0)
 
 
+def test_events_that_came_together_come_out_one_by_one() -> None:
+    mailbox, events = Mailbox(), [an_event(n) for n in range(3)]
+    mailbox.put(*events)
+    mailbox.put()
+    assert mailbox.wait(0)
+    assert mailbox.drain() == events
+    assert not mailbox.wait(0)
+
+
 def test_waiting_does_not_consume_the_event() -> None:
     mailbox, event = Mailbox(), an_event()
     mailbox.put(event)
@@ -115,3 +124,38 @@ def test_it_says_once_that_somebody_woke_the_reader() -> None:
     mailbox.wait(0)
     assert mailbox.was_woken()
     assert not mailbox.was_woken()
+
+
+def test_events_gather_until_there_are_enough() -> None:
+    mailbox, events = Mailbox(), [an_event(n) for n in range(5)]
+    for event in events:
+        mailbox.put(event)
+    mailbox.gather(3600, enough=5)
+    assert mailbox.drain() == events
+
+
+def test_a_wake_ends_the_gathering_and_still_counts_afterwards() -> None:
+    mailbox = Mailbox()
+    mailbox.put(an_event())
+    waker = threading.Thread(target=mailbox.wake)
+    waker.start()
+    mailbox.gather(3600, enough=2)
+    waker.join()
+    mailbox.drain()
+    assert mailbox.wait(0)
+
+
+def test_nothing_is_gathered_for_no_time() -> None:
+    mailbox, event = Mailbox(), an_event()
+    mailbox.put(event)
+    mailbox.gather(0, enough=2)
+    assert mailbox.drain() == [event]
+
+
+def test_a_drain_may_leave_the_rest_for_the_next() -> None:
+    mailbox, events = Mailbox(), [an_event(n) for n in range(5)]
+    for event in events:
+        mailbox.put(event)
+    assert mailbox.drain(3) == events[:3]
+    assert mailbox.wait(0)
+    assert mailbox.drain(3) == events[3:]

@@ -29,6 +29,14 @@ def event(
     return ExecutorEvent(7, ATTEMPT, state, info, infrastructure)
 
 
+@pytest.mark.parametrize("lost_so_far", [0, 2, 3, 9])
+def test_what_was_lost_in_company_is_lost_at_no_cost_whatever_is_left_of_the_budget(lost_so_far):
+    said = ExecutorEvent(7, ATTEMPT, TaskInstanceState.FAILED, "gone", infrastructure=True, alone=True)
+    verdict = judge(said, row(lost_so_far=lost_so_far), KEY, budget=BUDGET, retries=0)
+    assert isinstance(verdict, Lost)
+    assert not verdict.charged
+
+
 @pytest.mark.parametrize("state", sorted(set(TaskInstanceState) - IN_FLIGHT))
 def test_a_row_that_is_no_longer_in_flight_decides(state):
     assert judge(event(), row(state), KEY, budget=BUDGET, retries=3) is None

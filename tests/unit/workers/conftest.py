@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from backfill.store.attempts import Claim
+from backfill.store.claims import Claim
 
 DAY = datetime(2024, 1, 2, tzinfo=UTC)
 

@@ -9,7 +9,7 @@ import pytest
 from backfill.dag.context import CONTEXT_NAMES
 from backfill.dag.params import Params
 from backfill.exceptions import UsageError
-from backfill.store.attempts import Claim
+from backfill.store.claims import Claim
 from backfill.timetables import RunDate, Timetable, timetable_of
 from workers import macros
 from workers.connections import Connection, Connections

@@ -3,14 +3,16 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from backfill.exceptions import ConfigError
 from workers.deadman import KernelSwitch, ThreadSwitch
-from workers.heartbeat import Heartbeat, Renewal, patience
+from workers.heartbeat import Heartbeat, Renewal, Watch, patience
 
 SECOND = timedelta(seconds=1)
 WaitUntil = Callable[..., None]
@@ -40,12 +42,14 @@ class Database:
         self.current = {"a", "b"}
         self.cancelled: set[str] = set()
         self.renewed: list[list[str]] = []
+        self.begun: list[dict[str, float]] = []
         self.away = False
 
-    def renew(self, attempt_ids: Sequence[str]) -> Renewal:
+    def renew(self, attempt_ids: Sequence[str], begun: Mapping[str, float]) -> Renewal:
         if self.away:
             raise ConnectionError
         self.renewed.append(list(attempt_ids))
+        self.begun.append(dict(begun))
         return Renewal(self.current.intersection(attempt_ids), self.cancelled.intersection(attempt_ids))
 
 
@@ -71,14 +75,26 @@ def nothing() -> None:
     pass
 
 
+@contextmanager
+def watched(
+    heartbeat: Heartbeat, attempt_id: str, *, claimed: float = 900.0, began: float | None = None, **calls: Any
+) -> Iterator[Watch]:
+    """Watch an attempt whose task runs for the length of the block."""
+    watch = Watch(attempt_id, claimed)
+    heartbeat.add([watch])
+    assert heartbeat.begin(watch, began=began, **{"lost": nothing} | calls)
+    yield watch
+    heartbeat.remove(watch)
+
+
 def test_the_switch_is_armed_while_an_attempt_is_watched(heartbeat: Heartbeat, switch: Switch) -> None:
-    with heartbeat.watch("a", claimed=900.0, lost=nothing):
+    with watched(heartbeat, "a", claimed=900.0):
         assert switch.deadline == 900.0 + 3000
     assert switch.deadline is None
 
 
 def test_a_renewal_moves_the_switch(heartbeat: Heartbeat, switch: Switch, database: Database) -> None:
-    with heartbeat.watch("a", claimed=900.0, lost=nothing):
+    with watched(heartbeat, "a", claimed=900.0):
         switch.time = 1500.0
         heartbeat.beat()
         assert switch.deadline == 1500.0 + 3000
@@ -88,7 +104,7 @@ def test_a_renewal_moves_the_switch(heartbeat: Heartbeat, switch: Switch, databa
 def test_a_renewal_that_fails_does_not_move_the_switch(
     heartbeat: Heartbeat, switch: Switch, database: Database
 ) -> None:
-    with heartbeat.watch("a", claimed=900.0, lost=nothing):
+    with watched(heartbeat, "a", claimed=900.0):
         database.away = True
         switch.time = 1500.0
         heartbeat.beat()
@@ -98,7 +114,7 @@ def test_a_renewal_that_fails_does_not_move_the_switch(
 def test_all_attempts_of_the_process_are_renewed_together(
     heartbeat: Heartbeat, switch: Switch, database: Database
 ) -> None:
-    with heartbeat.watch("a", claimed=900.0, lost=nothing), heartbeat.watch("b", claimed=950.0, lost=nothing):
+    with watched(heartbeat, "a", claimed=900.0), watched(heartbeat, "b", claimed=950.0):
         assert switch.deadline == 900.0 + 3000
         heartbeat.beat()
     assert database.renewed == [["a", "b"]]
@@ -108,8 +124,8 @@ def test_an_attempt_that_is_not_current_is_told_so_once(heartbeat: Heartbeat, da
     told: list[str] = []
     database.current = {"b"}
     with (
-        heartbeat.watch("a", claimed=900.0, lost=lambda: told.append("a")),
-        heartbeat.watch("b", claimed=900.0, lost=lambda: told.append("b")),
+        watched(heartbeat, "a", claimed=900.0, lost=lambda: told.append("a")),
+        watched(heartbeat, "b", claimed=900.0, lost=lambda: told.append("b")),
     ):
         heartbeat.beat()
         heartbeat.beat()
@@ -119,7 +135,7 @@ def test_an_attempt_that_is_not_current_is_told_so_once(heartbeat: Heartbeat, da
 
 def test_a_lasting_attempt_is_told_of_once(heartbeat: Heartbeat) -> None:
     told: list[str] = []
-    with heartbeat.watch("a", claimed=900.0, lost=nothing, lasting=lambda: told.append("a")):
+    with watched(heartbeat, "a", claimed=900.0, lost=nothing, lasting=lambda: told.append("a")):
         heartbeat.beat()
         heartbeat.beat()
     assert told == ["a"]
@@ -131,7 +147,7 @@ def test_nothing_is_asked_of_the_database_without_an_attempt(heartbeat: Heartbea
 
 
 def test_the_process_is_killed_when_patience_with_a_stop_ends(heartbeat: Heartbeat, switch: Switch) -> None:
-    with heartbeat.watch("a", claimed=1000.0, lost=nothing) as watch:
+    with watched(heartbeat, "a", claimed=1000.0) as watch:
         heartbeat.kill_if_watched_after(watch, 60 * SECOND)
         assert switch.deadline == 1060.0
         heartbeat.kill_if_watched_after(watch, 90 * SECOND)
@@ -143,14 +159,14 @@ def test_the_process_is_killed_when_patience_with_a_stop_ends(heartbeat: Heartbe
 def test_the_thread_renews_by_itself(database: Database, wait_until: WaitUntil) -> None:
     switch = ThreadSwitch()
     heartbeat = Heartbeat(database.renew, interval=SECOND / 100, timeout=1000 * SECOND, switch=switch)
-    with heartbeat.watch("a", claimed=switch.now(), lost=nothing):
+    with watched(heartbeat, "a", claimed=switch.now()):
         wait_until(lambda: len(database.renewed) > 1, "the heartbeat was renewed twice")
     heartbeat.end()
 
 
 def test_the_thread_finds_an_attempt_overdue(heartbeat: Heartbeat, switch: Switch) -> None:
     called = threading.Event()
-    with heartbeat.watch("a", claimed=1000.0, lost=nothing, overdue=called.set) as watch:
+    with watched(heartbeat, "a", claimed=1000.0, lost=nothing, overdue=called.set) as watch:
         heartbeat.call_if_watched_after(watch, 5 * SECOND)
         assert not called.is_set()
         switch.time = 1005.0
@@ -210,7 +226,7 @@ def test_an_attempt_whose_job_is_cancelled_learns_of_it_once_and_is_renewed_unti
     heartbeat: Heartbeat, database: Database
 ) -> None:
     told: list[str] = []
-    with heartbeat.watch("a", claimed=900.0, lost=nothing, cancelled=lambda: told.append("a")):
+    with watched(heartbeat, "a", claimed=900.0, lost=nothing, cancelled=lambda: told.append("a")):
         heartbeat.beat()
         assert told == []
         database.cancelled = {"a"}
@@ -218,3 +234,55 @@ def test_an_attempt_whose_job_is_cancelled_learns_of_it_once_and_is_renewed_unti
         heartbeat.beat()
     assert told == ["a"]
     assert database.renewed == [["a"]] * 3
+
+
+def test_attempts_that_wait_for_another_are_renewed_with_it_and_last_only_once_they_run(
+    heartbeat: Heartbeat, switch: Switch, database: Database
+) -> None:
+    told: list[str] = []
+    waiting = Watch("b", 900.0)
+    with watched(heartbeat, "a", lasting=lambda: told.append("a")):
+        heartbeat.add([waiting])
+        heartbeat.beat()
+        assert told == ["a"]
+    assert heartbeat.begin(waiting, began=1200.0, lost=nothing, lasting=lambda: told.append("b"))
+    switch.time = 1210.0
+    heartbeat.beat()
+    heartbeat.beat()
+    heartbeat.remove(waiting)
+    assert database.renewed == [["a", "b"], ["b"], ["b"]]
+    assert database.begun == [{}, {"b": 10.0}, {}]
+    assert told == ["a", "b"]
+    assert switch.deadline is None
+
+
+def test_what_was_lost_or_cancelled_while_it_waited_does_not_begin(heartbeat: Heartbeat, database: Database) -> None:
+    lost, cancelled, kept = (Watch(name, 900.0) for name in "abc")
+    heartbeat.add([lost, cancelled, kept])
+    database.current, database.cancelled = {"b", "c"}, {"b"}
+    heartbeat.beat()
+    assert [heartbeat.begin(watch, lost=nothing) for watch in (lost, cancelled, kept)] == [False, False, True]
+
+
+def test_a_hurried_thread_renews_at_once(heartbeat: Heartbeat, database: Database, wait_until: WaitUntil) -> None:
+    with watched(heartbeat, "a", claimed=1000.0):
+        heartbeat.hurry()
+        wait_until(lambda: database.renewed == [["a"]], "the heartbeat was renewed")
+
+
+def test_the_thread_looks_when_it_is_asked_to_and_as_often_as_it_wants(
+    switch: Switch, database: Database, wait_until: WaitUntil
+) -> None:
+    looks: list[float] = []
+
+    def look(now: float) -> float | None:
+        looks.append(now)
+        return now if len(looks) < 3 else None
+
+    heartbeat = Heartbeat(database.renew, interval=1000 * SECOND, timeout=5000 * SECOND, switch=switch, look=look)
+    first, second = Watch("a", 1000.0), Watch("b", 1000.0)
+    heartbeat.add([first])  # the thread sleeps until a renewal is due
+    heartbeat.add([second], look_at=1000.0)
+    wait_until(lambda: len(looks) == 3, "the thread has looked")
+    heartbeat.end()
+    assert looks == [1000.0] * 3

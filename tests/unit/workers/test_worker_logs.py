@@ -4,6 +4,8 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,14 +14,20 @@ from backfill.config import Settings
 from backfill.keys import TaskInstanceKey
 from workers import logs
 from workers.log_paths import log_path
-from workers.logs import LogUnwritable, TaskLog
+from workers.logs import Capture, LogUnwritable, TaskLog
 from workers.masking import Masker, secrets_of
 
 ATTEMPT = "6f1f4f0e-6a3b-4a1c-9d3e-1f0a54a7d001"
 
 
+@contextmanager
+def captured(log: TaskLog) -> Iterator[None]:
+    with Capture() as capture, capture.to(log):
+        yield
+
+
 def open_log(path: Path, mask: Masker | None = None) -> TaskLog:
-    return TaskLog(path, attempt_id=ATTEMPT, hostname="worker-1@host", try_number=2, mask=mask or Masker(()))
+    return TaskLog(str(path), attempt_id=ATTEMPT, hostname="worker-1@host", try_number=2, mask=mask or Masker(()))
 
 
 def texts(path: Path) -> list[str]:
@@ -74,7 +82,7 @@ def test_attempts_of_one_try_follow_each_other(tmp_path: Path) -> None:
 
 def test_what_is_printed_or_logged_is_captured_with_times(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "try=1.log"
-    with open_log(path) as log, log.captured():
+    with open_log(path) as log, captured(log):
         print("one")
         print("tw", end="")
         print("o")
@@ -94,7 +102,7 @@ def test_what_is_printed_or_logged_is_captured_with_times(tmp_path: Path, capfd:
 
 def test_what_a_subprocess_writes_is_captured(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "try=1.log"
-    with open_log(path) as log, log.captured():
+    with open_log(path) as log, captured(log):
         print("before")
         subprocess.run(["/bin/sh", "-c", "echo out; echo err >&2"], check=True)
         subprocess.run(["/bin/echo", "to the stream"], check=True, stdout=sys.stdout)
@@ -109,7 +117,7 @@ def test_the_process_writes_where_it_did_before_once_the_attempt_is_over(
 ) -> None:
     root = logging.getLogger()
     before = (sys.stdout, sys.stderr, root.handlers[:], root.level)
-    with open_log(tmp_path / "try=1.log") as log, log.captured():
+    with open_log(tmp_path / "try=1.log") as log, captured(log):
         root.addHandler(logging.StreamHandler(sys.stdout))
         root.setLevel(logging.DEBUG)
     assert (sys.stdout, sys.stderr, root.handlers[:], root.level) == before
@@ -119,7 +127,7 @@ def test_the_process_writes_where_it_did_before_once_the_attempt_is_over(
 
 def test_a_broken_log_record_does_not_fail_the_task(tmp_path: Path) -> None:
     path = tmp_path / "try=1.log"
-    with open_log(path) as log, log.captured():
+    with open_log(path) as log, captured(log):
         logging.getLogger().info("%d", "no number")
         print("goes on")
     assert texts(path)[-1] == "STDOUT  goes on"
@@ -127,14 +135,14 @@ def test_a_broken_log_record_does_not_fail_the_task(tmp_path: Path) -> None:
 
 def test_text_that_no_encoding_has_is_written_escaped(tmp_path: Path) -> None:
     path = tmp_path / "try=1.log"
-    with open_log(path) as log, log.captured():
+    with open_log(path) as log, captured(log):
         print("half \ud800 ä")
     assert texts(path)[-1] == "STDOUT  half \\ud800 ä"
 
 
 def test_secrets_are_masked(tmp_path: Path) -> None:
     path = tmp_path / "try=1.log"
-    with open_log(path, Masker(["p@ss word"])) as log, log.captured():
+    with open_log(path, Masker(["p@ss word"])) as log, captured(log):
         print("p@ss word, p%40ss%20word")
         logging.getLogger().info("with p@ss word")
     assert texts(path)[1:] == ["STDOUT  ***, ***", "INFO    with ***"]
@@ -169,7 +177,7 @@ def test_a_full_disk_is_found_before_the_task_starts(tmp_path: Path, monkeypatch
 def test_a_disk_that_fills_up_later_does_not_fail_the_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_log(tmp_path / "try=1.log") as log:
         monkeypatch.setattr(logs, "os", FullDisk())
-        with log.captured():
+        with captured(log):
             print("lost")
         assert log.broken is not None
         assert log.broken.errno == errno.ENOSPC
@@ -183,3 +191,18 @@ class FullDisk:
 
     def write(self, fd: int, data: bytes) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_one_capture_serves_one_log_after_the_other(tmp_path: Path) -> None:
+    paths = [tmp_path / f"try={n}.log" for n in range(3)]
+    with Capture() as capture:
+        for path in paths:
+            with open_log(path) as log, capture.to(log):
+                print("printed for", path.name)
+                logging.getLogger("task").info("logged for %s", path.name)
+                os.write(1, f"written for {path.name}\n".encode())
+                sys.stdout.close()
+                logging.getLogger().handlers[0].setFormatter(logging.Formatter("%(message)s changed"))
+    for path in paths:
+        said = path.read_text().splitlines()[1:]
+        assert [line.partition("for ")[2] for line in said] == [path.name] * 3

@@ -7,7 +7,7 @@ import pytest
 
 from backfill.exceptions import FailTask, RescheduleTask, SensorTimeout, SkipTask, TaskTimeout
 from backfill.states import TRANSITIONS, TaskInstanceState
-from backfill.store.attempts import Claim
+from backfill.store.claims import Claim
 from workers.conclusion import Ended, Left, conclude
 from workers.outcome import (
     Failed,

@@ -8,7 +8,7 @@ import pytest
 from backfill import DAG, task
 from backfill.exceptions import BackfillError
 from workers.results import MOST_INDEXES, mapped_keys, xcoms_of
-from workers.surroundings import own_surroundings
+from workers.surroundings import Surroundings
 
 NONE: frozenset[str] = frozenset()
 FED = frozenset({"return_value"})
@@ -91,7 +91,7 @@ def test_a_task_leaves_no_trace_in_its_process(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("KEPT", "1")
     monkeypatch.setenv("REMOVED", "1")
     folder, environment = Path.cwd(), dict(os.environ)
-    with own_surroundings():
+    with Surroundings() as surroundings, surroundings.own():
         os.environ["KEPT"] = "2"
         os.environ["ADDED"] = "3"
         del os.environ["REMOVED"]
@@ -103,7 +103,20 @@ def test_a_folder_that_is_gone_is_left(tmp_path: Path) -> None:
     folder = Path.cwd()
     gone = tmp_path / "gone"
     gone.mkdir()
-    with own_surroundings():
+    with Surroundings() as surroundings, surroundings.own():
         os.chdir(gone)
         gone.rmdir()
     assert Path.cwd() == folder
+
+
+def test_a_task_finds_what_is_told_about_it_and_nothing_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ABOUT_TASK", "from outside")
+    before = dict(os.environ)
+    with Surroundings() as surroundings:
+        for task_id in ("first", "second"):
+            with surroundings.own():
+                surroundings.tell({"ABOUT_DAG": "sales", "ABOUT_TASK": task_id})
+                assert (os.environ["ABOUT_DAG"], os.environ["ABOUT_TASK"]) == ("sales", task_id)
+                assert "LEFT" not in os.environ
+                os.environ["LEFT"] = os.environ["ABOUT_DAG"] = "changed"
+    assert dict(os.environ) == before

@@ -1,0 +1,47 @@
+"""How many processes listen to each worker queue, by what workers say of themselves in the broker (`workers.presence`)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import redis
+
+#: Each worker renews a key of this name and its hostname for as long as it lives.
+PRESENCE = "backfill:worker:"
+#: How long an answer is good for: as long as workers take to renew their keys.
+GOOD_FOR = timedelta(seconds=3)
+
+
+class Slots:
+    """Remembers for a while what it was told."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._counted: Counter[str] = Counter()
+        self._ask_at = float("-inf")
+
+    def count(self, queue: str) -> int:
+        """Return how many processes take messages from `queue`; one as long as none has been heard of."""
+        return max(1, self._counted[queue])
+
+    def ask_if_due(self, client: redis.Redis) -> None:
+        """Ask the broker, unless it was asked a moment ago; raises `redis.RedisError`."""
+        now = self._clock()
+        if now < self._ask_at:
+            return
+        self._ask_at = now + GOOD_FOR.total_seconds()
+        keys = list(client.scan_iter(match=f"{PRESENCE}*", count=1000))
+        values: Any = client.mget(keys) if keys else []
+        self._counted = Counter()
+        for value in values:
+            if value is not None:  # the worker has left since
+                self._note(json.loads(value))
+
+    def _note(self, said: dict[str, Any]) -> None:
+        for queue in said.get("queues", ()):
+            self._counted[queue] += int(said.get("concurrency", 0))
