@@ -19,7 +19,7 @@ from waiting import wait_until
 
 from backfill.config import Settings
 from backfill.executors.environment import settings_environment
-from backfill.store.database import create_engine
+from backfill.store.database import create_engine, repeat
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,11 @@ class Rows:
         self.engine = create_engine(url, application_name="tests")
 
     def ask(self, sql: str, **parameters: Any) -> list[Any]:
-        with self.engine.connect() as connection:
-            return list(connection.execute(sa.text(sql), parameters))
+        """Return what a query finds, on a new connection where the old one was cut."""
+        return repeat(self.engine, lambda tx: list(tx.execute(sa.text(sql), parameters)))
 
     def write(self, sql: str, **parameters: Any) -> None:
-        with self.engine.begin() as connection:
-            connection.execute(sa.text(sql), parameters)
+        repeat(self.engine, lambda tx: tx.execute(sa.text(sql), parameters))
 
     @property
     def job(self) -> Any:

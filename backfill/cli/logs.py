@@ -50,7 +50,7 @@ def logs(
 ) -> None:
     """Show the log of a task instance.
 
-    Of its latest try, or of try N. Logs are kept by the machine on which the task ran (worker.log_folder): where that is another one,
+    Of its latest try, or of try N. A task of a subdag is named with the one that stands for it: part.load. Logs are kept by the machine on which the task ran (worker.log_folder): where that is another one,
     the command names it and the path there. Secrets are masked in the file already.
     """
     if follow and form is not Format.TABLE:
@@ -93,7 +93,7 @@ class Tried:
     def path(self) -> Path:
         """Where its log is, on the machine that it ran on."""
         ti = self.found.ti
-        key = TaskInstanceKey(self.found.dag_id, ti.task_id, ti.run_id, ti.map_index)
+        key = TaskInstanceKey(self.found.task.dag_id, ti.task_id, ti.run_id, ti.map_index)
         return log_path(self.folder, key, self.try_number)
 
     @property
@@ -138,7 +138,7 @@ class Tried:
         """Return what is known of the try, for programs."""
         ti = self.found.ti
         return {
-            "dag_id": self.found.dag_id,
+            "dag_id": self.found.task.dag_id,
             "task_id": ti.task_id,
             "run_id": ti.run_id,
             "logical_date": self.found.logical_date,
@@ -173,6 +173,10 @@ class LogSource:
         """
         found = self._find()
         tries = tries_of(found.attempts)
+        if found.below and not tries:
+            raise UsageError(
+                f"{found.label} stands for a subdag and has no log; its tasks have: {', '.join(found.below)}."
+            )
         if self._try_number is not None and self._try_number not in tries:
             there = f"it has {', '.join(map(str, tries))}" if tries else "no worker has begun one yet"
             raise UsageError(f"{found.label} has no try {self._try_number}; {there}.")
@@ -241,5 +245,5 @@ class LogSource:
         date = found.logical_date.isoformat().removesuffix("T00:00:00+00:00")
         return (
             f"There is no log of {found.label}, which is {found.ti.state}: no worker has begun it; "
-            f"`backfill why {self._job_id} {found.ti.task_id} {date}` says more."
+            f"`backfill why {self._job_id} {found.task.name} {date}` says more."
         )

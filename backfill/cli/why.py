@@ -29,7 +29,8 @@ def why(job_id: int, task_id: str | None, logical_date: datetime | None, map_ind
 
     For TASK at DATE the first thing that holds it: what it waits for, the limit that has no room and who takes it up, the date of its
     retry, or its place in the order. For a job, or one task of it, how many task instances are held by what, and why no more dates are
-    admitted. Works from any terminal, also where nothing drives the job.
+    admitted. A task of a subdag is named with the one that stands for it: part.load. Works from any terminal, also where nothing drives
+    the job.
     """
     if map_index is not None and logical_date is None:
         raise UsageError(f"--map-index {map_index} needs a date: backfill why {job_id} {task_id or 'TASK'} DATE.")

@@ -33,7 +33,7 @@ from backfill.jobs.why import (
     read_standing,
 )
 from backfill.jobs.why.case import Case
-from backfill.jobs.why.task_instance import check_task
+from backfill.jobs.why.tasks import find_task
 from backfill.states import ACTIVE_JOB, JobState, TaskInstanceState
 from backfill.store import recovery
 from backfill.store.database import Tx, mask_url, read_only, repeat
@@ -61,9 +61,7 @@ class Inquirer:
             read_only(tx)
             if question is not None:
                 return explain_task_instance(tx, case, question)
-            if task_id is not None:
-                check_task(case, task_id)
-            return explain_job(tx, case, task_id)
+            return explain_job(tx, case, find_task(case, task_id) if task_id is not None else None)
 
         return repeat(self.engine, answer)
 

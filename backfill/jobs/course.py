@@ -172,10 +172,14 @@ class Course:
         )
 
     def previous_of(self, tx: Tx, dag_run_ids: Sequence[int]) -> dict[int, PreviousRun]:
-        """As `Admission.previous_of`, for runs of all DAGs of the job."""
+        """As `Admission.previous_of`, for runs in the window of all DAGs of the job."""
+        return self.previous_of_runs(tx, [self.window.run(dag_run_id) for dag_run_id in dag_run_ids])
+
+    def previous_of_runs(self, tx: Tx, runs: Sequence[RunFacts]) -> dict[int, PreviousRun]:
+        """As `previous_of`, also for runs that are not in the window."""
         if self.subdags is None:
-            return self.admission.previous_of(tx, dag_run_ids)
-        return self.subdags.previous_of(tx, dag_run_ids, self.admission)
+            return self.admission.previous_of(tx, [run.id for run in runs])
+        return self.subdags.previous_of(tx, runs, self.admission)
 
     def is_first(self, run: RunFacts) -> bool:
         """Return whether `run` is the earliest of the range (S4.10)."""

@@ -182,11 +182,11 @@ class SubdagRuns:
         admissions = {**self._admissions, self.root.dag_id: root}
         return _together(admissions[name].open_runs(tx, by_dag[name]) for name in admissions if name in by_dag)
 
-    def previous_of(self, tx: Tx, dag_run_ids: Iterable[int], root: Admission) -> dict[int, PreviousRun]:
+    def previous_of(self, tx: Tx, dag_runs: Iterable[RunFacts], root: Admission) -> dict[int, PreviousRun]:
         """As `Admission.previous_of`, for runs of all DAGs of the job."""
         by_dag: dict[str, list[int]] = defaultdict(list)
-        for dag_run_id in dag_run_ids:
-            by_dag[self.window.run(dag_run_id).dag_id].append(dag_run_id)
+        for run in dag_runs:
+            by_dag[run.dag_id].append(run.id)
         found: dict[int, PreviousRun] = {}
         for name, ids in by_dag.items():
             found |= self._admissions.get(name, root).previous_of(tx, ids)

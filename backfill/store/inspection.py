@@ -29,18 +29,18 @@ _SELECT_DATES = statement(
     """
     select date.ordinal, date.logical_date, date.action, date.progress, run.id, run.run_id, run.state
     from job_run_date date
-    join job on job.id = date.job_id
     left join dag_run run on run.dag_id = date.dag_id and run.logical_date = date.logical_date
-    where date.job_id = :job_id and date.dag_id = job.dag_id
+    where date.job_id = :job_id and date.dag_id = :dag_id
       and date.logical_date >= :first and date.logical_date < :until
     order by date.logical_date
     """
 )
 
 
-def select_run_dates(tx: Tx, job_id: int, first: datetime, span: timedelta) -> list[RunDateRow]:
-    """Return the dates of a job from `first` on, for the length of `span`."""
-    return read(RunDateRow, tx.execute(_SELECT_DATES, {"job_id": job_id, "first": first, "until": first + span}))
+def select_run_dates(tx: Tx, job_id: int, dag_id: str, first: datetime, span: timedelta) -> list[RunDateRow]:
+    """Return the dates of a job's DAG, or of one of its subdags, from `first` on, for the length of `span`."""
+    parameters = {"job_id": job_id, "dag_id": dag_id, "first": first, "until": first + span}
+    return read(RunDateRow, tx.execute(_SELECT_DATES, parameters))
 
 
 _SELECT_BOUNDS = statement(
@@ -201,29 +201,33 @@ def select_running_runs(tx: Tx, dag_id: str) -> list[RunningRun]:
     return read(RunningRun, tx.execute(_SELECT_RUNNING_RUNS, {"dag_id": dag_id}))
 
 
-_SELECT_RUNS_OF_JOB = statement(
+_SELECT_CLOSED_RUNS = statement(
     """
-    select $run_facts, date.ordinal
-    from job_run_date date
-    join job on job.id = date.job_id
-    join dag_run run on run.id = date.dag_run_id and run.dag_id = job.dag_id
-    where date.job_id = :job_id and $which
-    order by date.ordinal
+    with closed as (
+        select run.id, date.ordinal, date.dag_id
+        from job
+        join job_run_date date on date.job_id = job.id and date.progress = 'finished'
+        join dag_run run on run.id = date.dag_run_id and run.state = 'failed' and run.job_id is null
+        where job.id = :job_id and job.state not in $active_job
+    ),
+    unfinished as (
+        select distinct closed.ordinal from closed
+        join task_instance ti on ti.dag_run_id = closed.id and ti.state in $unfinished
+    )
+    select $run_facts, closed.ordinal
+    from closed
+    join unfinished on unfinished.ordinal = closed.ordinal
+    join dag_run run on run.id = closed.id
+    order by closed.ordinal, closed.dag_id
     """,
     run_facts=", ".join(f"run.{name}" for name in RunFacts._fields[:-1]),
-    which="""
-        case when job.state in $active_job then run.state = 'running' and run.job_id = job.id
-             else run.state = 'failed' and run.job_id is null and date.progress = 'finished' and exists (
-                 select from task_instance ti where ti.dag_run_id = run.id and ti.state in $unfinished
-             ) end
-    """,
 )
 
 
-def select_unfinished_runs(tx: Tx, job_id: int) -> list[RunFacts]:
-    """Return the runs of a job that have work left, in their order of admission.
+def select_closed_runs(tx: Tx, job_id: int) -> list[RunFacts]:
+    """Return the runs of a job that has ended which were closed unfinished (S9.4), unless somebody took them since.
 
-    While it is active these are the runs in its window, later those that were closed unfinished (S9.4), unless somebody took
-    them since.
+    They come in their order of admission, each with the failed runs of its subdags after it; also where only one of these was
+    closed unfinished.
     """
-    return read(RunFacts, tx.execute(_SELECT_RUNS_OF_JOB, {"job_id": job_id}))
+    return read(RunFacts, tx.execute(_SELECT_CLOSED_RUNS, {"job_id": job_id}))

@@ -215,7 +215,7 @@ def test_a_file_that_cannot_be_loaded_is_named_with_the_line_and_the_mistake(
         (
             ["past", *DATE, "-B"],
             5,
-            "DAG 'past' cannot run backwards: a depend on the past; leave out run_backwards (--run-backwards).",
+            "DAG 'past' cannot run backwards, as it has tasks that depend on the past: a; leave out run_backwards (--run-backwards).",
         ),
         (
             ["sales", "-s", "2024-01-01T01:00", "-e", "2024-01-01T02:00"],

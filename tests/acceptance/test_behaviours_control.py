@@ -232,7 +232,7 @@ def test_exit_code_4_of_a_job_that_was_cancelled(jobs: Jobs) -> None:
     [
         (("run", "sales", "-l", "-s", "2199-01-01"), "2199-01-01"),
         (("run", "past", *DAY, "-B"), "load"),
-        (("run", "sales", *DAY, "--reprocess", "none"), "--reprocess none"),
+        (("run", "sales", *DAY, "--reprocess", "none"), "(--reprocess) none keeps"),
     ],
 )
 def test_exit_code_5_when_refused_or_nothing_to_do(jobs: Jobs, arguments: tuple[str, ...], named: str) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from lifecycle_stage import Rows, Stage
+from lifecycle_stage import Stage
+from processes import Rows
 
 Backfill = Callable[..., object]
 Command = Callable[..., Result]

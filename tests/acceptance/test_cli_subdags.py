@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from lifecycle_stage import Rows, Stage
+from lifecycle_stage import Stage
+from processes import Rows
 
 from backfill.config import Settings
 
@@ -112,6 +113,20 @@ def test_local_processes_run_the_tasks_of_subdags(backfill: Backfill, command: C
     shown = json.loads(command("status", str(report["job_id"]), "-o", "json").stdout)
     assert (shown["runs"], shown["tasks"]) == (report["runs"], report["tasks"])
     assert "sales.part.deep" in command("tasks", str(report["job_id"])).stdout
+    asked_by_name(command, str(report["job_id"]))
+
+
+def asked_by_name(command: Command, job_id: str) -> None:
+    """Logs and reasons are asked for by the names of tasks in subdags; what stands for a subdag has no log."""
+    shown = json.loads(command("logs", job_id, "part.deep.third", "2024-01-02", "-o", "json").stdout)
+    assert (shown["dag_id"], shown["task_id"], shown["state"]) == ("sales.part.deep", "third", "success")
+    refused = command("logs", job_id, "part", "2024-01-01", "--follow")
+    told = "part of 2024-01-01 stands for a subdag and has no log; its tasks have: part.first, part.second, part.deep."
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert told in refused.stderr
+    answer = json.loads(command("why", job_id, "part.second", "2024-01-01", "-o", "json").stdout)
+    assert (answer["dag_id"], answer["task_id"], answer["held_by"]) == ("sales.part", "second", "finished")
+    assert json.loads(command("why", job_id, "third", "-o", "json").stdout)["task_id"] == "part.deep.third"
 
 
 @pytest.mark.parametrize("shipping", [[], pytest.param(["-x"], marks=pytest.mark.slow)])

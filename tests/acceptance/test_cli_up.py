@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lifecycle_stage import Command, Rows, Stage
+from lifecycle_stage import Stage
 from pages import asked
+from processes import Command, Rows
 
 from backfill.embedded.users import UserRegister
 

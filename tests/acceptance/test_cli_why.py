@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import Result
-from lifecycle_stage import Rows
+from processes import Rows
 
 from backfill.cli.completion import complete_job
 from backfill.config import Settings

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from click.testing import Result
-from lifecycle_stage import Rows, Stage
+from lifecycle_stage import Stage
+from processes import Rows
 
 Command = Callable[..., Result]
 

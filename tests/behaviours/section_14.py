@@ -1,6 +1,6 @@
 """Where each behaviour of semantics.md, section 14, has its test, clause by clause.
 
-A reference is `folder/module::test`, below `tests`, without `test_` and `.py`. `PENDING` holds clauses that have none yet.
+A reference is `folder/module::test`, below `tests`, without `test_` and `.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ _LIMITS = f"{_JOBS}behaviours_limits::"
 _TIME = f"{_JOBS}behaviours_time::"
 _ENDS = f"{_JOBS}errors_and_ends::"
 _WINDOW = f"{_JOBS}window_and_limits::"
+_SUBDAGS = f"{_JOBS}subdags::"
+_REAL_SUBDAGS = "acceptance/cli_subdags::"
 _EXECUTOR_STATE = f"{_JOBS}executor_state::"
 _CONTROL = "acceptance/behaviours_control::"
 _EXECUTORS = "acceptance/behaviours_executors::"
@@ -283,7 +285,7 @@ SECTION_14: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "database or broker away for minutes": (
             f"{_SERVERS}a_coordinator_outlives_a_database_that_is_away_for_longer_than_its_lease",
-            "integration/worker_events::events_wait_for_a_broker_that_is_away",
+            "integration/worker_events::events_wait_for_a_broker_that_is_away_and_that_is_said_once",
             "unit/jobs/pace::a_broker_that_is_away_is_asked_again_after_growing_pauses_until_it_answers",
         ),
         "TI cleared, failed, succeeded by hand while queued, running": (
@@ -359,7 +361,19 @@ SECTION_14: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "Real runs": {
         "branch, mapping, sensor, setup/teardown, XCom, templates, params on LocalExecutor and Celery": _REAL,
-        "subdag alone and in its parent": (),
+        "subdag alone and in its parent": (
+            f"{_REAL_SUBDAGS}a_subdag_as_target_runs_by_itself",
+            f"{_REAL_SUBDAGS}local_processes_run_the_tasks_of_subdags",
+            f"{_REAL_SUBDAGS}celery_workers_run_the_tasks_of_subdags",
+            f"{_REAL_SUBDAGS}a_coordinator_that_is_killed_while_a_subdag_runs_is_followed_by_another",
+            f"{_SUBDAGS}a_subdag_as_target_runs_by_itself_on_the_dates_of_its_parent",
+            f"{_SUBDAGS}a_subdag_runs_when_the_dependencies_of_its_task_are_met_and_the_task_ends_with_it",
+            f"{_SUBDAGS}subdags_of_subdags_work_alike",
+            f"{_SUBDAGS}its_task_fails_with_its_run_and_says_what_ended_badly",
+            f"{_JOBS}subdags_cut_short::a_blocked_task_of_a_subdag_blocks_the_run_above",
+            f"{_JOBS}subdags_cleared::a_clear_of_a_dag_clears_its_subdags",
+            f"{_JOBS}subdags_planned::the_tasks_of_subdags_stand_behind_those_of_the_dag",
+        ),
     },
     "Random": {
         "limits hold": (f"{_PROPERTIES}no_limit_is_ever_exceeded",),
@@ -382,6 +396,3 @@ SECTION_14: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
 }
-
-#: Clauses whose tests are still to come.
-PENDING = {"subdag alone and in its parent"}

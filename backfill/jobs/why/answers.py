@@ -30,6 +30,8 @@ class Held(StrEnum):
     LIMIT = "limit"
     #: Nothing but its place in the order of S5.5, or what holds the job as a whole.
     TURN = "turn"
+    #: It is in a subdag whose run has not begun.
+    SUBDAG = "subdag"
     #: The coordinator is about to settle or to expand it.
     DECISION = "decision"
     #: It can never run (S9.3).
@@ -168,7 +170,7 @@ class JobAnswer:
     job_id: int
     dag_id: str
     state: str
-    #: The task asked about; None: all of them.
+    #: The task asked about, by its name (in a subdag `part.load`); None: all of them.
     task_id: str | None = None
     #: How the job is, and what holds it as a whole.
     sentences: tuple[str, ...]

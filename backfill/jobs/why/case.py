@@ -5,12 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backfill.config import Settings
+from backfill.dag import DAG
 from backfill.jobs.backfill_job import BackfillJob
 from backfill.jobs.why.answers import Held, TaskAnswer
 from backfill.jobs.why.hindrances import BrokerView
-from backfill.jobs.why.labels import label
+from backfill.jobs.why.labels import label, task_name
 from backfill.store.inspection import RunDateRow, TaskInstanceDetail
 from backfill.store.jobs import JobRow
+
+
+@dataclass(frozen=True, slots=True)
+class JobTask:
+    """A task of a job, of its DAG or of a subdag."""
+
+    dag_id: str
+    task_id: str
+    #: Its name in sentences and commands: the task id; in a subdag the tasks that stand for it come before.
+    name: str
+
+    @property
+    def subdag(self) -> str:
+        """The id of the subdag that it stands for, if it stands for one (S13.1)."""
+        return f"{self.dag_id}.{self.task_id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +44,17 @@ class Case:
 
     @property
     def chosen(self) -> list[str]:
-        """The chosen tasks in topological order."""
+        """The chosen tasks of the job's DAG in topological order."""
         return list(self.row.params.get("task_ids") or ())
+
+    def task(self, dag_id: str, task_id: str) -> JobTask:
+        """Return a task of the job with its name."""
+        return JobTask(dag_id, task_id, task_name(self.row.dag_id, dag_id, task_id))
+
+    def dag_of(self, task: JobTask) -> DAG | None:
+        """Return the DAG of a task; None where that of the job could not be loaded."""
+        dags = [] if self.job.dag is None else [self.job.dag, *self.job.dag.subdags]
+        return next((dag for dag in dags if dag.dag_id == task.dag_id), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +62,8 @@ class Subject:
     """The task instance that a question is about, and the other ones of its run."""
 
     case: Case
+    task: JobTask
+    #: That of its DAG.
     date: RunDateRow
     ti: TaskInstanceDetail
     run_rows: tuple[TaskInstanceDetail, ...]
@@ -44,14 +71,19 @@ class Subject:
     @property
     def label(self) -> str:
         """Its name in sentences."""
-        return label(self.ti.task_id, self.date.logical_date, self.ti.map_index)
+        return label(self.task.name, self.date.logical_date, self.ti.map_index)
 
     @property
     def log_command(self) -> str:
         """The command that shows its log."""
         index = f" --map-index {self.ti.map_index}" if self.ti.map_index >= 0 else ""
         date = self.date.logical_date.isoformat().removesuffix("T00:00:00+00:00")
-        return f"backfill logs {self.case.row.id} {self.ti.task_id} {date}{index}"
+        return f"backfill logs {self.case.row.id} {self.task.name} {date}{index}"
+
+    @property
+    def stands_for_subdag(self) -> bool:
+        """Whether the coordinator runs a subdag for it, and no worker has it (S13.2)."""
+        return self.ti.operator == "SubDagOperator" and self.ti.attempt_id is None
 
     @property
     def tries(self) -> str:
@@ -62,8 +94,8 @@ class Subject:
         """Return an answer about it."""
         return TaskAnswer(
             job_id=self.case.row.id,
-            dag_id=self.case.row.dag_id,
-            task_id=self.ti.task_id,
+            dag_id=self.task.dag_id,
+            task_id=self.task.task_id,
             logical_date=self.date.logical_date,
             map_index=self.ti.map_index,
             state=self.ti.state,

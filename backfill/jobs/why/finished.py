@@ -87,7 +87,7 @@ def _skipped_by(subject: Subject) -> str:
 
 def _causes(subject: Subject, states: Collection[TaskInstanceState]) -> str:
     """Return the trigger rule, and the first causes upstream that are in one of `states`."""
-    dag = subject.case.job.dag
+    dag = subject.case.dag_of(subject.task)
     task = dag.task_dict.get(subject.ti.task_id) if dag is not None else None
     if dag is None or task is None:
         return ""

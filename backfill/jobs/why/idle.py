@@ -34,7 +34,7 @@ _PAST_REMEDY: Final = "Clear or run again what it waits for, or let the first ru
 def explain_idle(subject: Subject, standing: Standing) -> TaskAnswer:
     """Say what holds an idle task instance."""
     ti_id, row = subject.ti.id, subject.case.row
-    if not standing.window.knows(ti_id):
+    if not standing.holds(ti_id):
         return subject.answer(
             Held.CLOSED, f"{subject.label} was not started: its run has ended as {subject.date.run_state} without it."
         )
@@ -76,7 +76,7 @@ def _ways_out(found: Blocked) -> list[str]:
         case BlockReason.UPSTREAM:
             return []
         case BlockReason.SUBDAG:
-            return ["`backfill status` names what is blocked in the subdag."]
+            return []
 
 
 def _held(subject: Subject, standing: Standing, reason: Reason) -> TaskAnswer:
@@ -154,6 +154,6 @@ def _besides(subject: Subject, standing: Standing) -> list[str]:
     """Say what holds the job as a whole, and whether anybody would take the task instance."""
     case = subject.case
     found = hindrances(case.row, case.settings, standing.course.policy)
-    if needs_broker(subject.ti.executor):
+    if needs_broker(subject.ti.executor) and subject.ti.operator != "SubDagOperator":
         found += broker_sentences(case.broker, [subject.ti.queue], case.settings.celery.queue)
     return found

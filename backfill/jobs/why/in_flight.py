@@ -15,16 +15,18 @@ from backfill.jobs.why.labels import counted
 def explain_running(subject: Subject) -> TaskAnswer:
     """Say since when a task instance runs, where, and whether its worker lives."""
     ti = subject.ti
-    if ti.operator == "SubDagOperator" and ti.attempt_id is None:
-        return subject.answer(
-            Held.RUNNING, f"{subject.label} is running as a run of its subdag, whose task instances do the work."
-        )
-    since = f" since {moment_text(ti.start_date)} UTC ({_ago(ti.running_age)})" if ti.start_date else ""
+    since = running_since(subject)
     where = f" on {ti.hostname}" + (f", process {ti.pid}" if ti.pid else "") if ti.hostname else ""
     sentence = f"{subject.label} is running{since}{where}: {subject.tries}."
     return subject.answer(
         Held.RUNNING, sentence, _sign_of_life(subject), f"`{subject.log_command} --follow` shows its log as it grows."
     )
+
+
+def running_since(subject: Subject) -> str:
+    """Return since when it runs, and how long that is, to stand after a verb."""
+    ti = subject.ti
+    return f" since {moment_text(ti.start_date)} UTC ({_ago(ti.running_age)})" if ti.start_date else ""
 
 
 def explain_queued(subject: Subject) -> TaskAnswer:

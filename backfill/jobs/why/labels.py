@@ -20,6 +20,11 @@ def label(task_id: str, logical_date: datetime, map_index: int | None = None) ->
     return f"{task_id}{index} of {moment_text(as_utc(logical_date))}"
 
 
+def task_name(root: str, dag_id: str, task_id: str) -> str:
+    """Return `load`, or of a subdag of the DAG `root` `part.load`: by this it is asked for."""
+    return f"{dag_id}.{task_id}".removeprefix(f"{root}.")
+
+
 def occupant_label(occupant: Occupant) -> str:
     """Return `sales.load of 2024-01-03`."""
     return f"{occupant.dag_id}.{label(occupant.task_id, occupant.logical_date, occupant.map_index)}"
@@ -27,10 +32,12 @@ def occupant_label(occupant: Occupant) -> str:
 
 def awaited_label(awaited: Awaited, own_date: datetime) -> str:
     """Return what is waited for with its state; the date is left out where it is one's own."""
-    if isinstance(awaited, AwaitedPool | AwaitedSubdag):
+    if isinstance(awaited, AwaitedPool):
         return str(awaited)
-    index = "" if awaited.map_index == UNMAPPED else f"[{awaited.map_index}]"
     when = "" if awaited.logical_date == own_date else f" of {moment_text(as_utc(awaited.logical_date))}"
+    if isinstance(awaited, AwaitedSubdag):
+        return f"what is left of the subdag of {awaited.task_id}{when}"
+    index = "" if awaited.map_index == UNMAPPED else f"[{awaited.map_index}]"
     state = str(awaited.state) if awaited.state else "not there yet"
     return f"{awaited.task_id}{index}{when} ({'not started' if state == 'none' else state})"
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -20,7 +19,7 @@ from backfill.jobs.conclusion import hint_for
 from backfill.jobs.course import Course
 from backfill.jobs.report import ReportedError
 from backfill.jobs.task_status import DagRunTaskStatus
-from backfill.states import ENDED_BADLY, TaskInstanceState
+from backfill.states import FINISHED, DagRunState, TaskInstanceState
 from backfill.store import inspection, pools, task_instances
 from backfill.store.database import Tx, database_now
 from backfill.store.inspection import Occupant
@@ -63,6 +62,11 @@ class Standing:
         """The runs that have work left."""
         return self.course.window
 
+    def holds(self, ti_id: int) -> bool:
+        """Return whether a task instance is in a run that goes on; runs of subdags stay in the window after their end."""
+        window = self.window
+        return window.knows(ti_id) and _goes_on(window.run(window.facts(ti_id).dag_run_id))
+
     def spec(self, ti: OfRun) -> TaskSpec:
         """Return what the engine knows of the task of a task instance in the window."""
         return self.course.graphs[self.course.dag_id_of(ti.dag_run_id)].spec(ti.task_id)
@@ -72,8 +76,8 @@ class Standing:
         return self.window.explain(ti_id, self.now, self.occupancy, self.parallelism, ranked=ranked)
 
     def rows(self) -> Iterator[tuple[RunFacts, TaskInstanceFacts]]:
-        """Yield the chosen task instances of all runs in the window, run by run in the order of admission."""
-        for run in sorted(self.window.runs(), key=lambda run: run.ordinal):
+        """Yield the chosen task instances of all runs that go on, run by run in the order of admission."""
+        for run in sorted(filter(_goes_on, self.window.runs()), key=lambda run: run.ordinal):
             for row in self.window.rows(run.id):
                 yield run, row
 
@@ -96,6 +100,7 @@ def read_standing(tx: Tx, job: BackfillJob, settings: Settings) -> Standing:
     occupancy = Occupancy(task_instances.select_occupancy(tx, dag_ids, used), pool_sizes=sizes)
     decisions = course.window.decide(now)
     course.window.pick(occupancy, 0)  # so that the window knows the pools
+    course.window.stuck_runs()  # so that the windows of a family know which subdags are stuck
     return Standing(
         job=job,
         course=course,
@@ -109,20 +114,56 @@ def read_standing(tx: Tx, job: BackfillJob, settings: Settings) -> Standing:
     )
 
 
+def _goes_on(run: RunFacts) -> bool:
+    return run.state == DagRunState.RUNNING
+
+
 def _admit(tx: Tx, course: Course, job: BackfillJob) -> None:
-    """Take the runs that have work left into the window, and count the failures that there were (S9.2)."""
-    runs = inspection.select_unfinished_runs(tx, job.id)
-    ids = [run.id for run in runs]
-    rows: dict[int, list[TaskInstanceFacts]] = defaultdict(list)
-    for row in task_instances.select_facts_of_runs(tx, ids):
-        rows[row.dag_run_id].append(row)
-    previous = course.previous_of(tx, ids)
+    """Take the runs that have work left into the window, those of subdags after what they belong to, and count the failures (S9.2)."""
+    left = course.read_left(tx)
+    closed = inspection.select_closed_runs(tx, job.id)
+    places = {dag_id: place for place, dag_id in enumerate(course.dags)}
+    runs = sorted(
+        (run for run in (*left.runs, *closed) if run.dag_id in places),
+        key=lambda run: (run.ordinal, places[run.dag_id]),
+    )
+    rows = _rows_of(tx, runs)
+    if closed:
+        runs, rows = _before_the_close(runs, rows)
+    previous = course.previous_of_runs(tx, runs)
     for run in runs:
         course.window.admit(run, rows[run.id], first=course.is_first(run), previous=previous.get(run.id))
-    course.count_departed(DagRunTaskStatus(), course.read_left(tx))
-    for row in (row for run in runs for row in course.window.rows(run.id)):
-        if row.state in ENDED_BADLY:
-            course.policy.task_instance_ended_badly(itself=row.state == TaskInstanceState.FAILED)
+    course.count_departed(DagRunTaskStatus(), left)
+    for run in runs:
+        for ti in course.task_instances(course.window.rows(run.id)):
+            course.count_failures(ti)
+
+
+def _rows_of(tx: Tx, runs: Sequence[RunFacts]) -> dict[int, list[TaskInstanceFacts]]:
+    rows: dict[int, list[TaskInstanceFacts]] = {run.id: [] for run in runs}
+    for row in task_instances.select_facts_of_runs(tx, list(rows)):
+        rows[row.dag_run_id].append(row)
+    return rows
+
+
+def _before_the_close(
+    runs: Sequence[RunFacts], rows: Mapping[int, list[TaskInstanceFacts]]
+) -> tuple[list[RunFacts], dict[int, list[TaskInstanceFacts]]]:
+    """Return closed runs as they were when nothing could go any more: what stood for those of subdags ran (S9.3, S13.4)."""
+    unfinished: set[tuple[str, int]] = set()
+    before: dict[int, list[TaskInstanceFacts]] = {}
+    for run in reversed(runs):
+        before[run.id] = [
+            row._replace(state=TaskInstanceState.RUNNING)
+            if row.state == TaskInstanceState.FAILED and (f"{run.dag_id}.{row.task_id}", run.ordinal) in unfinished
+            else row
+            for row in rows[run.id]
+        ]
+        if any(row.state not in FINISHED for row in before[run.id]):
+            unfinished.add((run.dag_id, run.ordinal))
+    return [
+        run._replace(state=DagRunState.RUNNING) if (run.dag_id, run.ordinal) in unfinished else run for run in runs
+    ], before
 
 
 def blocked_errors(standing: Standing) -> list[ReportedError]:
@@ -140,7 +181,7 @@ def blocked_errors(standing: Standing) -> list[ReportedError]:
         )
         for ti_id, found in standing.blocked.items()
         for row in (standing.window.facts(ti_id),)
-        if row.dag_run_id in stuck
+        if row.dag_run_id in stuck and found.reason is not BlockReason.SUBDAG  # that one ended with its subdag's run
     ]
 
 

@@ -6,17 +6,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from backfill.clock import duration_text, moment_text
+from backfill.engine.family import Family
 from backfill.engine.window import BlockReason, Reason
 from backfill.executors import needs_broker
 from backfill.facts import RunFacts, TaskInstanceFacts
 from backfill.jobs.why.answers import DatesAnswer, Held, JobAnswer, ReasonCount
-from backfill.jobs.why.case import Case
+from backfill.jobs.why.case import Case, JobTask
 from backfill.jobs.why.dates import why_not_admitted
 from backfill.jobs.why.hindrances import broker_sentences, policy_sentences, state_sentence
 from backfill.jobs.why.idle import DATE_LINE, PAST_LINE
-from backfill.jobs.why.labels import awaited_label, counted, label, listed, occupant_label
+from backfill.jobs.why.labels import awaited_label, counted, label, listed, occupant_label, task_name
 from backfill.jobs.why.limits import limit_clause
 from backfill.jobs.why.standing import Standing, read_standing
+from backfill.jobs.why.tasks import standing_for, tasks_of
 from backfill.states import FINISHED_JOB, IDLE, TaskInstanceState
 from backfill.store import dates, inspection, report
 from backfill.store.database import Tx
@@ -37,37 +39,44 @@ class _Group(NamedTuple):
     what: str
 
 
-def explain_job(tx: Tx, case: Case, task_id: str | None = None) -> JobAnswer:
-    """Return why a job does not go faster; with `task_id` only this task is counted."""
+def explain_job(tx: Tx, case: Case, task: JobTask | None = None) -> JobAnswer:
+    """Return why a job does not go faster; with `task` only this one is counted."""
     standing = read_standing(tx, case.job, case.settings) if case.job.dag is not None else None
     policy = standing.course.policy if standing is not None else None
     sentences = [state_sentence(case.row, case.settings.lease_timeout), *policy_sentences(case.row, policy)]
-    in_flight = [each for each in _occupants(tx, case, standing) if task_id in {None, each.task_id}]
+    in_flight = [each for each in _occupants(tx, case, standing) if _is_asked(task, each.dag_id, each.task_id)]
     sentences += broker_sentences(case.broker, _celery_queues(in_flight), case.settings.celery.queue)
     reasons = list(_in_flight_reasons(in_flight))
     if standing is not None:
-        reasons += _idle_reasons(standing, task_id, closed=case.row.state in FINISHED_JOB)
+        closed = case.row.state in FINISHED_JOB
+        reasons += _idle_reasons(standing, task, closed=closed)
+        reasons += [] if closed else _not_begun(case, standing, task)
     elif case.dag_trouble:
         sentences.append(f"What its task instances wait for cannot be told: {case.dag_trouble}")
     return JobAnswer(
         job_id=case.row.id,
         dag_id=case.row.dag_id,
         state=case.row.state,
-        task_id=task_id,
+        task_id=task.name if task else None,
         sentences=tuple(sentences),
         reasons=tuple(reasons),
         dates=_dates(tx, case, standing),
-        notes=() if reasons or case.row.state in FINISHED_JOB else (_nothing_waits(task_id),),
+        notes=() if reasons or case.row.state in FINISHED_JOB else (_nothing_waits(task),),
     )
 
 
-def _nothing_waits(task_id: str | None) -> str:
-    of = f" of {task_id}" if task_id else ""
+def _is_asked(task: JobTask | None, dag_id: str, task_id: str) -> bool:
+    return task is None or (task.dag_id, task.task_id) == (dag_id, task_id)
+
+
+def _nothing_waits(task: JobTask | None) -> str:
+    of = f" of {task.name}" if task else ""
     return f"No task instance{of} is unfinished in the runs that are admitted."
 
 
 def _occupants(tx: Tx, case: Case, standing: Standing | None) -> list[Occupant]:
-    found = standing.occupants if standing else inspection.select_occupants(tx, [case.row.dag_id], [])
+    dag_ids = {case.row.dag_id, *(task.dag_id for task in tasks_of(case))}
+    found = standing.occupants if standing else inspection.select_occupants(tx, dag_ids, [])
     return [each for each in found if each.job_id == case.row.id]
 
 
@@ -92,13 +101,13 @@ def _since(occupant: Occupant) -> str:
 # -- what waits for the coordinator -----------------------------------------------------------------------------------------
 
 
-def _idle_reasons(standing: Standing, task_id: str | None, *, closed: bool) -> list[ReasonCount]:
+def _idle_reasons(standing: Standing, task: JobTask | None, *, closed: bool) -> list[ReasonCount]:
     """Count the idle task instances of the window by what holds them, the most first."""
     counts: dict[_Group, int] = {}
     examples: dict[_Group, str] = {}
     for run, row in standing.rows():
-        waits = row.state in IDLE or row.id in standing.to_be_settled
-        if not waits or task_id not in {None, row.task_id}:
+        waits = row.state in IDLE or row.id in standing.to_be_settled or row.id in standing.blocked
+        if not waits or not _is_asked(task, run.dag_id, row.task_id):
             continue
         group = _group(standing, run, row, closed=closed)
         counts[group] = counts.get(group, 0) + 1
@@ -109,8 +118,26 @@ def _idle_reasons(standing: Standing, task_id: str | None, *, closed: bool) -> l
     ]
 
 
+def _not_begun(case: Case, standing: Standing, task: JobTask | None) -> Iterator[ReasonCount]:
+    """Count the task instances of subdags whose runs are yet to begin, subdag by subdag."""
+    family = standing.window
+    if not isinstance(family, Family):
+        return
+    for dag_id, graph in standing.course.graphs.items():
+        if dag_id == standing.course.dag.dag_id or (task and task.dag_id != dag_id):
+            continue
+        runs = family.not_begun(dag_id)
+        tasks = [each for each in tasks_of(case) if each.dag_id == dag_id]
+        if runs and tasks:
+            operator = standing_for(case, tasks[0])
+            number = runs if task else runs * len(graph.task_ids)
+            what = f"waiting for {operator.name}, with which the run of their subdag begins"
+            yield ReasonCount(Held.SUBDAG, number, what, (task or tasks[0]).name)
+
+
 def _example(standing: Standing, run: RunFacts, row: TaskInstanceFacts) -> str:
-    name, blocked = label(row.task_id, run.logical_date, row.map_index), standing.blocked.get(row.id)
+    task_id = task_name(standing.course.dag.dag_id, run.dag_id, row.task_id)
+    name, blocked = label(task_id, run.logical_date, row.map_index), standing.blocked.get(row.id)
     if blocked is None:
         return name
     return f"{name}, which waits for {listed([awaited_label(each, run.logical_date) for each in blocked.waits_for])}"
