@@ -1,5 +1,7 @@
 """Which task instance may go, is skipped or blamed, through the loop (S2.14, S4)."""
 
+from datetime import UTC, datetime
+
 import pytest
 from playhouse import dag_of, day, nothing
 
@@ -345,6 +347,7 @@ def test_fill_in_the_blanks_with_one_task_instance_per_state(house):
     after = {"success": "success", "skipped": "skipped", "failed": "failed", "upstream_failed": "upstream_failed"}
     states = [*after, "none", "scheduled", "up_for_retry", "up_for_reschedule", "queued", "running", "removed"]
     house.plant_run(1, {f"t_{state}": state for state in states}, state="failed")
+    house.set_rows(house.rows("id", task_id="t_running")[0], heartbeat_at=datetime(2024, 1, 1, tzinfo=UTC))  # long ago
     report = house.play(dag_of(*(f"t_{state}" for state in states)))
     assert of_day(house.states()) == {f"t_{state}": after.get(state, "success") for state in states}
     assert (house.runs(), report.exit_code) == ({1: "failed"}, 1)
