@@ -12,7 +12,8 @@ attempt     log, heartbeat, signals around one attempt        execution   DAG (`
 outcome     how a task ended    conclusion  what that means for the row     results  what it returned, as XComs
 heartbeat   proves that attempts live    deadman  kills the process if that fails    interruption  stops a running task
 context     what templates and tasks see: `task_instance`, `macros`, `variables`, `connections`
-logs        one file per try, at `log_paths`, without secrets (`masking`)    surroundings  put back after each attempt
+logs        one file per try, at `log_paths`, without secrets (`masking`, `secret_values`)
+surroundings  what a task changes about its process, put back after each attempt
 preview     template fields of a run that is not there yet, for a dry run
 ```
 

@@ -22,6 +22,7 @@ from workers.logs import Capture, LogUnwritable, TaskLog
 from workers.masking import Masker
 from workers.open_bundle import Member, OpenBundle
 from workers.outcome import Failed, HandedBack, Outcome, StopReason, TaskStopped, outcome_of
+from workers.secret_values import secrets_within
 from workers.surroundings import Surroundings
 from workers.task_instance import Database
 
@@ -66,6 +67,9 @@ class RunningAttempt:
         self._opened = opened
         self._guard = Guard()
         self._execution: Execution | None = None
+        #: Knows the secrets of this attempt's conf and params as well.
+        self._mask = shared.mask.copy()
+        self._mask.learn(secrets_within(claim.conf))
         self._path = log_file(shared.log_folder, claim.key, claim.try_number)
 
     @property
@@ -102,10 +106,10 @@ class RunningAttempt:
                 attempt_id=claim.attempt_id,
                 hostname=shared.hostname,
                 try_number=claim.try_number,
-                mask=shared.mask,
+                mask=self._mask,
             )
         except LogUnwritable as error:
-            return conclude(Failed(error), claim, None)
+            return conclude(Failed(error), claim, None, self._mask)
         with log:
             with self._between.capture.to(log), self._between.surroundings.own():
                 conclusion = self._run(log)
@@ -124,6 +128,7 @@ class RunningAttempt:
             log=log,
             hostname=shared.hostname,
             tell=self._between.surroundings.tell,
+            hide=self._mask.learn,
         )
         outcome = self._outcome(execution)
         execution.report(outcome)
@@ -135,7 +140,7 @@ class RunningAttempt:
 
     def _conclude(self, outcome: Outcome) -> Conclusion:
         task = self._execution.task if self._execution is not None else None
-        return conclude(outcome, self._claim, task, self._shared.mask)
+        return conclude(outcome, self._claim, task, self._mask)
 
     def _outcome(self, execution: Execution) -> Outcome:
         try:

@@ -17,6 +17,9 @@ from backfill.messages import TASK_NAME
 
 #: Longest text that is kept for display.
 LONGEST_TEXT = 1000
+#: Levels of a body, of which a bundle has 7. One of hundreds can be read, but not be handed to a child: that fails only after the
+#: worker has set the child's place aside for it, which is lost then, and with its last place the worker stands still.
+MOST_LEVELS = 20
 
 
 class NoMessage(ValueError):
@@ -64,6 +67,18 @@ def _check_body(body: str) -> None:
         raise NoMessage(f"its body is {error}") from error
     if not isinstance(arguments, list) or keywords != {} or not isinstance(embedded, Mapping) or any(embedded.values()):
         raise NoMessage("its body asks for more than to run a bundle")
+    if _has_more_levels(arguments, MOST_LEVELS):
+        raise NoMessage("its body is nested too deep")
+
+
+def _has_more_levels(value: list[Any], most: int) -> bool:
+    level: list[Any] = [value]
+    for _ in range(most):
+        inner = [each for each in level if isinstance(each, list | dict)]
+        if not inner:
+            return False
+        level = [member for each in inner for member in (each.values() if isinstance(each, dict) else each)]
+    return True
 
 
 def _headers(task_id: str, given: Mapping[str, Any]) -> dict[str, Any]:

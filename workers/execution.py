@@ -32,6 +32,7 @@ from workers.outcome import (
     error_text,
 )
 from workers.results import xcoms_of
+from workers.secret_values import secrets_within
 from workers.task_instance import Database, TaskInstance
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ _OUR_FOLDER = str(Path(__file__).parent)
 class Execution:
     """Runs the task of one claim, once. `guard` is open around `perform`, and learns the task's `on_kill`.
 
-    `tell` sets environment variables.
+    `tell` sets environment variables, `hide` keeps secrets out of log and error.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Execution:
         log: TaskLog,
         hostname: str,
         tell: Callable[[Mapping[str, str]], None],
+        hide: Callable[[Iterable[str]], None],
     ) -> None:
         self._claim = claim
         self._dags = dags
@@ -67,6 +69,7 @@ class Execution:
         self._log = log
         self._hostname = hostname
         self._tell = tell
+        self._hide = hide
         #: The operator, once the DAG is loaded.
         self.task: AbstractOperator | None = None
         #: Seconds that it took to load the DAG; next to nothing if the process had it already.
@@ -135,7 +138,8 @@ class Execution:
         self._tell({"AIRFLOW_CTX_DAG_OWNER": operator.owner})
         ti = TaskInstance(claim, hostname=self._hostname, task=operator, database=self._database)
         self._context = build_context(ti=ti, claim=claim, dag=loaded.dag, database=self._database)
-        self._context["params"] = resolve_params(loaded.dag, operator, claim.conf)
+        params = self._context["params"] = resolve_params(loaded.dag, operator, claim.conf)
+        self._hide(secrets_within(params))
         return self._context
 
     def _make_task(self, operator: AbstractOperator, context: TaskContext) -> BaseOperator:

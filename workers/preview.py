@@ -17,6 +17,7 @@ from backfill.store.dates import PlannedDate
 from workers.context import TaskContext, build_context
 from workers.masking import Masker
 from workers.outcome import error_text
+from workers.secret_values import secrets_within
 from workers.task_instance import Database, TaskInstance
 
 #: No run and no task instance has this id.
@@ -65,6 +66,8 @@ def _rendered(dag: DAG, run: FirstRun, task_id: str, map_index: int, database: D
     if operator.has_many_instances and map_index < 0:
         return RenderedTask(dag.dag_id, task_id, map_index, {}, note="its map indexes are known only in the run")
     claim = _claim(operator, run, map_index)
+    mask = mask.copy()
+    mask.learn(secrets_within(claim.conf))
     ti = _NotYetRun(claim, hostname="", task=operator, database=database)
     context = build_context(ti=ti, claim=claim, dag=dag, database=database)
     token = context_of_task.set(context)
@@ -78,7 +81,8 @@ def _rendered(dag: DAG, run: FirstRun, task_id: str, map_index: int, database: D
 
 
 def _fields(dag: DAG, operator: Any, context: TaskContext, claim: Claim, mask: Masker) -> dict[str, Any]:
-    context["params"] = resolve_params(dag, operator, claim.conf)
+    params = context["params"] = resolve_params(dag, operator, claim.conf)
+    mask.learn(secrets_within(params))
     task = context["task"] = context["ti"].task = operator.unmap(claim.map_index, context)
     task.render_template_fields(context)
     return {field: _plain(getattr(task, field), mask) for field in task.template_fields}

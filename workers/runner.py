@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ from workers.logs import Capture
 from workers.masking import Masker, secrets_of
 from workers.open_bundle import Member, OpenBundle
 from workers.outcome import Failed, StopReason
+from workers.secret_values import secrets_of_environment
 from workers.surroundings import Surroundings
 
 logger = logging.getLogger(__name__)
@@ -89,7 +91,7 @@ class Runner:
         self._shared = Shared(
             hostname=hostname,
             log_folder=str(settings.log_folder),
-            mask=Masker(secrets_of(settings) | {self._key.decode()}),
+            mask=Masker(secrets_of(settings) | secrets_of_environment(os.environ) | {self._key.decode()}),
             dags=DagCache(self._key, settings.core.dags_folder),
             heartbeat=self.heartbeat,
             interruption=self.interruption,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import groupby
 from operator import itemgetter
@@ -29,6 +30,7 @@ from backfill.jobs.subdags import conf_of
 from backfill.store.database import read_only, repeat
 from workers.masking import Masker, secrets_of
 from workers.preview import FirstRun, RenderedTask, rehearse_templates
+from workers.secret_values import secrets_of_environment
 
 T = TypeVar("T")
 
@@ -127,7 +129,7 @@ def _rendered(runtime: Runtime, dag: DAG, request: BackfillRequest, outlook: Out
 
         return repeat(runtime.engine, only_look)
 
-    mask = Masker(secrets_of(runtime.settings))
+    mask = Masker(secrets_of(runtime.settings) | secrets_of_environment(os.environ))
     found: list[RenderedTask] = []
     for dag_id, instances in groupby(outlook.first_task_instances(), key=itemgetter(0)):
         own = dag if dag_id == dag.dag_id else next(each for each in dag.subdags if each.dag_id == dag_id)

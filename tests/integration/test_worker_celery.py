@@ -1,10 +1,15 @@
+import base64
+import dataclasses
+import json
 import os
+import pickle
 import re
 import resource
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -22,7 +27,7 @@ from backfill.config import Settings
 from backfill.embedded import Servers
 from backfill.executors import CeleryExecutor, ExecutorContext, Mailbox, broker
 from backfill.executors.environment import settings_environment
-from backfill.messages import DagSource
+from backfill.messages import TASK_NAME, DagSource
 from backfill.operators import PythonOperator
 from workers.presence import LIFETIME
 
@@ -279,6 +284,60 @@ def test_messages_that_are_none_of_ours_are_dropped(
     worker.send(stage.bundle(attempt))
     wait_until(lambda: stage.state(attempt) == "success", "the next message was read")
     assert worker.log.read_text().count("It is dropped.") == len(bodies)
+
+
+class Touch:
+    """What would leave a file behind if it were unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.file,)
+
+
+def changed(raw: bytes, part: str, **changes: object) -> bytes:
+    """Return an entry of the queue with some fields of its `part`, or of its own, replaced."""
+    entry = json.loads(raw)
+    (entry[part] if part else entry).update(changes)
+    return json.dumps(entry).encode()
+
+
+def body_of(value: str) -> str:
+    return base64.b64encode(value.encode()).decode()
+
+
+def test_broken_entries_of_the_queue_leave_the_worker_alive(
+    start_worker: StartWorker, stage: Stage, place: Path, wait_until: WaitUntil
+) -> None:
+    worker = start_worker("-c", "1")
+    children = worker.children()
+    with Celery("test", broker=worker.settings.celery.broker_url, set_as_current=False) as app:
+        app.send_task(TASK_NAME, ({},), task_id=str(uuid.uuid4()), queue="elsewhere")
+    proper: Any = worker.client.lpop("elsewhere")
+    pickled = base64.b64encode(pickle.dumps(Touch(place / "unpickled"))).decode()
+    broken = [
+        b"{not JSON",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        changed(proper, "", **{"body": pickled, "content-type": "application/x-python-serialize"}),
+        changed(proper, "", body=body_of(f"[[{'[' * 100_000}")),
+        changed(proper, "", body=body_of(f"[[{'[' * 500}{']' * 500}], {{}}, {{}}]")),
+        changed(proper, "", body=body_of('[[{"v": 999, "attempts": [[1, ["d", "t", "r", -1], "id", 1]]}], {}, {}]')),
+        changed(proper, "headers", task="os.system"),
+        changed(proper, "headers", id="no uuid"),
+        changed(proper, "headers", id=None, eta="never", timelimit="x"),
+        changed(proper, "properties", delivery_tag=["x"]),
+    ]
+    attempt, forged = stage.queue("quick"), stage.queue("waits")
+    worker.client.lpush("backfill", *broken)
+    worker.send(stage.bundle(dataclasses.replace(forged, attempt_id=str(uuid.uuid4()))), stage.bundle(attempt))
+    wait_until(lambda: stage.state(attempt) == "success", "the next message was read")
+    assert stage.state(forged) == "queued"
+    assert not (place / "unpickled").exists()
+    assert not worker.ended()
+    assert worker.children() == children
+    assert worker.log.read_text().count("dropped") == len(broken)
 
 
 @pytest.mark.parametrize("remapped", [False, True], ids=["plain", "REMAP_SIGTERM"])

@@ -7,8 +7,9 @@ import pytest
 from celery import Celery
 from hypothesis import given, strategies as st
 
-from backfill.messages import TASK_NAME
-from workers.envelope import LONGEST_TEXT, NoMessage, checked
+from backfill.keys import TaskInstanceKey
+from backfill.messages import TASK_NAME, Attempt, Bundle, DagSource, event_stream
+from workers.envelope import LONGEST_TEXT, MOST_LEVELS, NoMessage, checked
 
 ID = "6f1f4f0e-6a3b-4a1c-9d3e-1f0a54a7d001"
 
@@ -53,6 +54,22 @@ def test_what_a_header_asks_for_is_not_done(name: str, value: Any, message: dict
     changed = copy.deepcopy(message)
     changed["headers"][name] = value
     assert checked(changed) == checked(message)
+
+
+@pytest.mark.parametrize("levels", [MOST_LEVELS, 200])
+def test_a_body_nested_too_deep_for_a_child_is_refused(levels: int, message: dict[str, Any]) -> None:
+    deep: Any = {}
+    for _ in range(levels):
+        deep = {"inner": [deep]}
+    with pytest.raises(NoMessage, match="nested too deep"):
+        checked(message | {"body": body_of([deep], {}, {})})
+
+
+def test_a_bundle_is_not_nested_too_deep(message: dict[str, Any]) -> None:
+    key = TaskInstanceKey("sales", "load", "r", 1)
+    bundle = Bundle(1, DagSource("sales", "a" * 64, "f.py", "b" * 64), (Attempt(1, key, ID, 1),) * 50, event_stream(1))
+    body = body_of([bundle.encode()], {}, {})
+    assert checked(message | {"body": body})["body"] == body
 
 
 def test_a_long_text_is_cut(message: dict[str, Any]) -> None:
