@@ -14,7 +14,7 @@ from importlib.metadata import version
 import redis
 
 from backfill.executors import broker
-from backfill.executors.slots import PRESENCE
+from backfill.executors.presences import PRESENCE
 from backfill.messages import WIRE_VERSION
 
 logger = logging.getLogger(__name__)

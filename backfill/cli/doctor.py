@@ -18,8 +18,9 @@ from backfill.cli.broker import open_broker
 from backfill.cli.command import Command
 from backfill.cli.output import Column, Format, output_option, show_rows
 from backfill.config import Settings, load_settings
-from backfill.coordinator.broker import WorkerPresence, connect, living_workers
+from backfill.coordinator.broker import connect, living_workers
 from backfill.exceptions import BackfillError
+from backfill.executors.presences import WorkerPresence
 from backfill.messages import WIRE_VERSION
 from backfill.store.database import database_now, mask_url, repeat, server_name
 

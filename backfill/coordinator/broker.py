@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -16,27 +12,12 @@ from redis.retry import Retry
 
 from backfill.exceptions import ConfigError, ServiceUnavailable
 from backfill.executors.listener import KEY_LIFETIME
-from backfill.executors.slots import PRESENCE
+from backfill.executors.presences import WorkerPresence, presences
 from backfill.messages import ORDER, event_stream
 from backfill.store.database import mask_url
 
 #: Seconds until a broker that accepts no connection, or gives no answer, counts as not answering.
 TIMEOUT = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerPresence:
-    """What a living worker says of itself."""
-
-    hostname: str
-    version: str
-    python: str
-    concurrency: int
-    queues: tuple[str, ...]
-    #: Version of the messages that it reads.
-    wire_version: int
-    #: When it last said so, by its own clock.
-    time: datetime
 
 
 def connect(url: str) -> redis.Redis:
@@ -83,9 +64,7 @@ def wake_holder(url: str, job_id: int) -> None:
 def living_workers(url: str) -> list[WorkerPresence]:
     """Return the workers that listen on the broker, by the keys that they renew."""
     with connect(url) as client:
-        keys = sorted(client.scan_iter(match=f"{PRESENCE}*", count=1000))
-        values = cast("list[bytes | None]", client.mget(keys)) if keys else []
-    return [_presence(key, value) for key, value in zip(keys, values, strict=True) if value is not None]
+        return presences(client)
 
 
 def a_worker_listens(url: str, queue: str) -> bool:
@@ -114,16 +93,3 @@ def _was_killed(hostname: str) -> bool:
     except OSError:  # somebody else's
         return False
     return False
-
-
-def _presence(key: bytes, value: bytes) -> WorkerPresence:
-    said: dict[str, Any] = json.loads(value)
-    return WorkerPresence(
-        hostname=key.decode().removeprefix(PRESENCE),
-        version=str(said.get("version", "")),
-        python=str(said.get("python", "")),
-        concurrency=int(said.get("concurrency", 0)),
-        queues=tuple(said.get("queues", ())),
-        wire_version=int(said.get("wire_version", 0)),
-        time=datetime.fromisoformat(said["time"]),
-    )

@@ -1,4 +1,4 @@
-"""Which attempts travel together in one message (issue of speed: a message costs a worker more than a short task does).
+"""Which attempts travel together in one message (to a worker a message costs more than a short task).
 
 Attempts of one dispatch are cut, in their order (S5.5), into bundles. What is known to be short may share a message; what is long,
 unknown, or was lost with others of its process (S8.3) travels alone. While slots are idle every one of them gets something; only

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import redis
 
-#: Each worker renews a key of this name and its hostname for as long as it lives.
-PRESENCE = "backfill:worker:"
+from backfill.executors.presences import presences
+
 #: How long an answer is good for: as long as workers take to renew their keys.
 GOOD_FOR = timedelta(seconds=3)
 
@@ -35,13 +33,7 @@ class Slots:
         if now < self._ask_at:
             return
         self._ask_at = now + GOOD_FOR.total_seconds()
-        keys = list(client.scan_iter(match=f"{PRESENCE}*", count=1000))
-        values: Any = client.mget(keys) if keys else []
         self._counted = Counter()
-        for value in values:
-            if value is not None:  # the worker has left since
-                self._note(json.loads(value))
-
-    def _note(self, said: dict[str, Any]) -> None:
-        for queue in said.get("queues", ()):
-            self._counted[queue] += int(said.get("concurrency", 0))
+        for worker in presences(client):
+            for queue in worker.queues:
+                self._counted[queue] += worker.concurrency

@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from backfill.executors import broker
+from backfill.executors.presences import presences
 from backfill.executors.slots import GOOD_FOR, Slots
 from workers.presence import Presence, presence_key
 
@@ -48,3 +49,18 @@ def test_an_answer_is_good_for_a_while(server: redis.Redis) -> None:
     watch.seconds += GOOD_FOR.total_seconds()
     slots.ask_if_due(server)
     assert slots.count("backfill") == 4
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "{", "[" * 100_000, "7", "null", '{"queues": 7}', '{"queues": ["backfill"], "concurrency": "many"}', b"\xff"],
+    ids=["nothing", "cut short", "nested", "a number", "null", "no list", "no number", "no text"],
+)
+def test_a_key_that_holds_no_presence_is_passed_over(server: redis.Redis, value: str | bytes) -> None:
+    server.set(presence_key("forged@host"), value)
+    server.lpush(presence_key("list@host"), "x")
+    listens(server, "one@host", 4, "backfill")
+    slots = Slots()
+    slots.ask_if_due(server)
+    assert slots.count("backfill") == 4
+    assert [worker.hostname for worker in presences(server)] == ["one@host"]

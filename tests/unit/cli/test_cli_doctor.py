@@ -10,7 +10,7 @@ from importlib.metadata import version
 import pytest
 
 from backfill.cli.doctor import judge_clock, judge_workers
-from backfill.coordinator.broker import WorkerPresence
+from backfill.executors.presences import WorkerPresence
 from backfill.messages import WIRE_VERSION
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
