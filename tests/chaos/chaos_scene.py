@@ -86,6 +86,12 @@ class Scene(Processes):
         command = [sys.executable, "-c", WORKER_WITH_A_WRONG_CLOCK, str(seconds), "worker", "-c", "2"]
         return self.start_program(command, "worker")
 
+    def start_worker_with_little_memory(self, size: int) -> Command:
+        """Start a worker of which no process may have more than `size` bytes of address space."""
+        limited = f'ulimit -v {size // 1024} && exec "$@"'
+        command = ["/bin/sh", "-c", limited, "sh", sys.executable, "-m", "backfill", "worker", "-c", "2"]
+        return self.start_program(command, "worker")
+
     def await_workers(self, new: Sequence[Command]) -> None:
         self.workers += new
         for worker in new:
