@@ -124,7 +124,7 @@ class ScriptedExecutor(BaseExecutor):
             clock=time.monotonic,
         )
         for queued in attempts:
-            for claim in ledger.write(Writing(claim=(queued.attempt,))):
+            for claim in ledger.write(Writing(claim=(queued.attempt,))).claims:
                 began = time.monotonic()
                 # what is asked of the task here, a mapped one answers as well
                 task = cast("BaseOperator", self._script.task_of(claim))

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from chaos_flights import FlightsPlan
 from chaos_plans import Key, Plan
-from chaos_servers import FragileServers, Gate
+from chaos_servers import FragileServers
 from chaos_verdict import Entry, Verdict, count_lines, judge, read_journal, read_rows, seconds_to_recover
+from gates import Gate
 from processes import Command, Processes, Rows
 from sqlalchemy.exc import OperationalError
 from waiting import wait_until
