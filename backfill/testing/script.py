@@ -13,7 +13,6 @@ from sqlalchemy import Engine
 from backfill.dag import DAG, BaseOperator, Operator
 from backfill.exceptions import BackfillError, UsageError
 from backfill.executors import BaseExecutor, QueuedAttempt, Unsent
-from backfill.messages import Attempt
 from backfill.store.claims import Claim
 from backfill.testing.dags import date_key
 from workers.conclusion import conclude
@@ -137,7 +136,7 @@ class ScriptedExecutor(BaseExecutor):
         del attempt_ids
         return set()
 
-    def adopt(self, attempts: Sequence[Attempt]) -> set[str]:
+    def adopt(self, attempts: Sequence[QueuedAttempt]) -> set[str]:
         """Return nothing, as `holds` does."""
         del attempts
         return set()
