@@ -112,6 +112,7 @@ def _changed_unnoticed(course: Course, outcomes: Sequence[RunOutcome], tx: Tx) -
     window = course.window
     finished = {run.dag_run_id for run in window.finished_runs()}
     ids = [outcome.dag_run_id for outcome in outcomes if outcome.dag_run_id in finished]
+    runs.lock_runs(tx, ids)  # what is cleared from here on waits for the end, and undoes it
     rows = task_instances.select_facts_of_runs(tx, ids)
     return [row for row in rows if window.knows(row.id) and row.state != window.facts(row.id).state]
 
