@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import cast
 
 import click
@@ -184,7 +185,7 @@ def _drive(runtime: Runtime, job: BackfillJob, workers: int | None, *, resume: b
     embedded = not runtime.settings.celery.broker_url
     count = workers if workers is not None or embedded else 0
     with (
-        _resumable(job.id),
+        _resumable(job),
         telling_progress(runtime.telemetry, runtime.settings),
         runtime.local_workers(count) as started,
     ):
@@ -205,15 +206,23 @@ def _somebody_listens(runtime: Runtime) -> bool:
 
 
 @contextmanager
-def _resumable(job_id: int) -> Iterator[None]:
-    """Say how to go on when something other than the job's own end ends the drive."""
+def _resumable(job: BackfillJob) -> Iterator[None]:
+    """Say how to go on when something other than the job's own end ends the drive, also where that ends the process at once."""
+    how = f"Job {job.id} can be resumed: backfill resume {job.id}"
+    job.control.before_leaving_at_once(lambda: _tell_at_once(how))
     try:
         yield
     except JobHeld:
         raise  # somebody else goes on with it
     except BaseException as error:
-        error.add_note(f"Job {job_id} can be resumed: backfill resume {job_id}")
+        error.add_note(how)
         raise
+
+
+def _tell_at_once(text: str) -> None:
+    """Write a line to stderr from a signal handler: it may have interrupted somebody who is writing there, and holds its lock."""
+    with suppress(OSError):
+        os.write(2, f"\n{text}\n".encode())
 
 
 def _show_end(report: Report, form: Format, show: Show) -> int:

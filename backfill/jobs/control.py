@@ -27,7 +27,10 @@ class Control:
             mailbox.wake()
 
     def before_leaving_at_once(self, act: Callable[[], object]) -> None:
-        """Have `act`, which is safe in a signal handler, end task processes of this machine at a second interrupt."""
+        """Have `act`, which is safe in a signal handler, done at a second interrupt, before those that were given earlier.
+
+        It ends task processes of this machine, or tells the operator how to go on.
+        """
         self._last_acts.append(act)
 
     def interrupt(self, by: str) -> None:
@@ -36,7 +39,7 @@ class Control:
         Called from a signal handler or another thread. The second time nothing is written: the lease runs out.
         """
         if self._interrupted_by is not None:
-            for act in self._last_acts:
+            for act in reversed(self._last_acts):
                 act()
             os._exit(Interrupted.exit_code)
         self._interrupted_by = by

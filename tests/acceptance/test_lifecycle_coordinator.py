@@ -78,6 +78,7 @@ def test_a_second_interrupt_ends_the_command_at_once(stage: Stage, rows: Rows) -
     stage.wait_until(lambda: rows.outcomes()["none"] == 2, "the first is obeyed")
     run.send(signal.SIGINT)
     assert run.end(5) == 130
+    assert run.told.splitlines()[-1] == f"Job {rows.job.id} can be resumed: backfill resume {rows.job.id}"
     stage.wait_until(lambda: not stage.left(), "its task processes are gone", timeout=4)
     (stage.here / "stubborn").unlink()
     resumed = stage.start("resume", str(rows.job.id))
