@@ -202,7 +202,7 @@ class CeleryExecutor(BaseExecutor):
         super().start(context)
         if not context.broker_url:
             raise ConfigError(
-                "The Celery executor needs a broker; set celery.broker_url, or run with --executor local."
+                "The Celery executor needs a broker; set celery.broker_url, or run with LocalExecutor() (--executor local)."
             )
         try:
             self._connect()
