@@ -19,6 +19,9 @@ from backfill.store.database import Tx
 from backfill.store.task_instances import QueueRequest
 from backfill.telemetry import Note
 
+#: How many of the task instances that have to wait for a place one round writes as `scheduled`.
+MARKED_AT_ONCE = 2 * PORTION
+
 logger = logging.getLogger(__name__)
 
 
@@ -60,8 +63,11 @@ class Dispatcher:
         if len(picked) == PORTION:
             rhythm.go_on()
             return Placed(in_turn, in_turn + refused)
-        waiting = task_instances.schedule_if_idle(tx, window.ready_unplaced(picked))
-        if len(picked) < window.ready_count():
+        unplaced = window.ready_unplaced(picked)
+        waiting = task_instances.schedule_if_idle(tx, unplaced[:MARKED_AT_ONCE])
+        if len(unplaced) > MARKED_AT_ONCE:
+            rhythm.go_on()
+        elif len(picked) < window.ready_count():
             rhythm.hold_until_others_move(rhythm.dispatch)
         return Placed(in_turn, in_turn + waiting + refused)
 
