@@ -360,13 +360,19 @@ class BackfillJob(BaseJob):
             self._carry_out_decisions(ti_status, session)
 
     def _carry_out_decisions(self, ti_status: DagRunTaskStatus, session: Session | None) -> None:
-        """Write what the engine decides, until it has nothing more to say; where a row has changed, the row wins (S0.1)."""
-        while decisions := self.course.window.decide(self.at_work().lease.now()):
+        """Write what the engine decides, until it has nothing more to say; where a row has changed, the row wins (S0.1).
+
+        Of mappings over thousands of items each call creates a portion.
+        """
+        begun = self.course.take_half_expanded()
+        while decisions := self.course.window.decide(self.at_work().lease.now()).going_on_with(begun):
+            begun = []
             written = self.at_work().write(partial(write_decisions, self.course, decisions), session)
             self._announce(ti_status, written.settled)
             self._observe(ti_status, written.changed)
             for expanded in written.expanded:
                 self.course.window.set_length(*expanded)
+            self.course.go_on_later_with(written.half_expanded)
 
     # -- what executors reported, and what the rows say -----------------------------------------------------------------
 

@@ -116,6 +116,8 @@ class Course:
         self.throttle = Throttle(clock.monotonic)
         #: By dag_run_id and task_id: why a mapping in the window has no length.
         self.without_values: dict[tuple[int, str], str] = {}
+        #: (dag_run_id, task_id) of mappings of which the next round creates more rows.
+        self.half_expanded: list[tuple[int, str]] = []
         #: Whether any run turned out to be stuck (S9.3): the job is deadlocked then.
         self.deadlocked = False
 
@@ -180,6 +182,17 @@ class Course:
         if self.subdags is None:
             return self.admission.previous_of(tx, [run.id for run in runs])
         return self.subdags.previous_of(tx, runs, self.admission)
+
+    def take_half_expanded(self) -> list[tuple[int, str]]:
+        """Return, once, the mappings of which rows are still to be created; not those whose sources have changed meanwhile."""
+        begun, self.half_expanded = self.half_expanded, []
+        return [each for each in begun if self.window.awaits_rows(*each)]
+
+    def go_on_later_with(self, half_expanded: Sequence[tuple[int, str]]) -> None:
+        """Have the next round, which begins at once, create more rows of these mappings (S4.7)."""
+        if half_expanded:
+            self.half_expanded += half_expanded
+            self.rhythm.go_on()
 
     def is_first(self, run: RunFacts) -> bool:
         """Return whether `run` is the earliest of the range (S4.10)."""

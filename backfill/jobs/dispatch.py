@@ -20,6 +20,9 @@ from backfill.store.database import Tx
 from backfill.store.task_instances import QueueRequest
 from backfill.telemetry import Note
 
+#: How many of the task instances that have to wait for a place one round writes as `scheduled`.
+MARKED_AT_ONCE = 2 * PORTION
+
 logger = logging.getLogger(__name__)
 
 
@@ -57,13 +60,13 @@ class Dispatcher:
         picked = window.pick(occupancy, self._workplace.settings.core.parallelism or None, at_once=PORTION)
         requests = [self._request(*given) for given in zip(picked, new_attempt_ids(len(picked)), strict=True)]
         is_portion = len(picked) == PORTION
-        waiting = [] if is_portion else window.ready_unplaced(picked)
-        changed = task_instances.queue_if_idle(tx, self._job_id, requests, waiting=waiting)
+        unplaced = [] if is_portion else window.ready_unplaced(picked)
+        changed = task_instances.queue_if_idle(tx, self._job_id, requests, waiting=unplaced[:MARKED_AT_ONCE])
         queued = {row.id: row for row in changed if row.state == TaskInstanceState.QUEUED}
         scheduled = [row for row in changed if row.id not in queued]
         in_turn = [queued[ti_id] for ti_id in picked if ti_id in queued]  # messages leave in the order of S5.5
         refused = task_instances.select_facts(tx, [ti_id for ti_id in picked if ti_id not in queued])
-        if is_portion:
+        if is_portion or len(unplaced) > MARKED_AT_ONCE:
             rhythm.go_on()
         elif len(picked) < window.ready_count():
             rhythm.hold_until_others_move(rhythm.dispatch)

@@ -14,6 +14,9 @@ from backfill.states import DagRunState, TaskInstanceState
 from backfill.store import clearing, mapping, runs, task_instances
 from backfill.store.database import Tx
 
+#: How many rows of mapped tasks one round of the loop creates or takes in, about; an expansion that was begun goes on in the next.
+MAPPED_PORTION = 2000
+
 
 class Written(NamedTuple):
     """What became of decisions."""
@@ -24,6 +27,8 @@ class Written(NamedTuple):
     settled: list[TaskInstanceFacts]
     #: (dag_run_id, task_id, length) of mappings that were looked up; None: the values are not stored.
     expanded: list[tuple[int, str, int | None]]
+    #: (dag_run_id, task_id) of mappings of which rows are still to be created, in further transactions.
+    half_expanded: list[tuple[int, str]]
 
 
 def write_decisions(course: Course, decisions: Decisions, tx: Tx) -> Written:
@@ -41,27 +46,37 @@ def write_decisions(course: Course, decisions: Decisions, tx: Tx) -> Written:
     if decisions.unschedule:
         task_instances.unschedule_if_scheduled(tx, decisions.unschedule)
         changed += task_instances.select_facts(tx, decisions.unschedule)
-    expanded = []
+    expanded, half_expanded, room = [], [], MAPPED_PORTION
     for dag_run_id, task_id in decisions.expand:
-        length, rows = _expand(tx, course, dag_run_id, task_id)
-        changed += rows
-        expanded.append((dag_run_id, task_id, length))
+        length, rows = _expand(tx, course, dag_run_id, task_id, at_once=room) if room > 0 else (0, None)
+        room -= length or 0
+        if rows is None:
+            half_expanded.append((dag_run_id, task_id))
+        else:
+            changed += rows
+            expanded.append((dag_run_id, task_id, length))
     if course.subdags is not None:
         course.subdags.pass_over_settled(tx, settled_ids)
     settled = [course.window.facts(ti_id) for ti_id, _ in decisions.settle if ti_id in settled_ids]
-    return Written(changed, settled, expanded)
+    return Written(changed, settled, expanded, half_expanded)
 
 
-def _expand(tx: Tx, course: Course, dag_run_id: int, task_id: str) -> tuple[int | None, list[TaskInstanceFacts]]:
-    """Give a mapped task its indexes by the lengths of what its sources returned, and return both (S4.7)."""
+def _expand(
+    tx: Tx, course: Course, dag_run_id: int, task_id: str, *, at_once: int
+) -> tuple[int | None, list[TaskInstanceFacts] | None]:
+    """Give a mapped task its indexes by the lengths of what its sources returned, and return both (S4.7).
+
+    No rows: only so many as one transaction may create are there yet.
+    """
     dag_id = course.dag_id_of(dag_run_id)
     graph = course.graphs[dag_id]
     sources = sorted(graph.mapping_sources(task_id))
     length = graph.mapping_length(task_id, mapping.return_values_lengths(tx, dag_run_id, sources))
-    rows = [] if length is None else mapping.expand_mapping(tx, dag_run_id, course.template(dag_id, task_id), length)
     if length is None:
         course.without_values[dag_run_id, task_id] = f"no values of {', '.join(sources)} are stored to map it over"
-    return length, rows
+        return None, []
+    template = course.template(dag_id, task_id)
+    return length, mapping.expand_mapping(tx, dag_run_id, template, length, at_once=at_once)
 
 
 def _errors(course: Course, decisions: Decisions) -> dict[int, str]:

@@ -183,7 +183,8 @@ _SCHEDULED = """
     )
 """
 
-# The runs are locked, so that they are still `running` when the transaction ends.
+# The runs are locked, so that they are still `running` when the transaction ends. What is queued is found by its id: `+ 0` keeps
+# a planner that knows nothing of the tables yet from reading all task instances of a run, which may be thousands, to find it.
 _QUEUE = statement(
     """
     with request as (
@@ -202,7 +203,7 @@ _QUEUE = statement(
         select ti.id, request.attempt_id, request.pool, request.executor
         from request
         join task_instance ti on ti.id = request.id
-        where ti.state in $idle and ti.dag_run_id in (select id from run)
+        where ti.state in $idle and ti.dag_run_id + 0 in (select id from run)
         order by ti.id
         for no key update of ti
     ),

@@ -173,7 +173,8 @@ STATEMENTS: dict[str, Callable[[Connection, Large], Any]] = {
     "settle": lambda tx, db: task_instances.settle_if_idle(tx, [(ti, TaskInstanceState.SKIPPED) for ti in db.tis(9)]),
     "unschedule": lambda tx, db: task_instances.unschedule_if_scheduled(tx, db.tis(8)),
     "lengths of mappings": lambda tx, db: mapping.return_values_lengths(tx, db.window[0], ["t1", "t2"]),
-    "expand": lambda tx, db: mapping.expand_mapping(tx, db.window[0], TEMPLATES[9], 20),
+    "expand": lambda tx, db: mapping.expand_mapping(tx, db.window[0], TEMPLATES[9], 20, at_once=20),
+    "expand a portion": lambda tx, db: mapping.expand_mapping(tx, db.window[0], TEMPLATES[9], 20, at_once=5),
     # what was reported
     "reported": lambda tx, db: task_instances.select_reported(tx, db.tis(*ALL)),
     "rows": lambda tx, db: task_instances.select_facts(tx, db.tis(*ALL)),
@@ -278,6 +279,24 @@ def test_it_reads_what_it_returns_and_no_growing_table_from_end_to_end(large: La
             how = looks(nodes)
             assert not [look for look in how if look[1] == "Seq Scan"], (statement, how)
             assert sum(rows for _, _, rows in how) <= MOST_READ, (statement, how)
+        tx.rollback()
+
+
+def test_what_is_queued_is_not_looked_for_among_thousands_of_the_same_run(large: Large) -> None:
+    of_one_task = (
+        "insert into task_instance (dag_run_id, dag_id, task_id, run_id, map_index, pool, queue)"
+        " select id, dag_id, 'mapped', run_id, n, 'default_pool', 'backfill' from dag_run, generate_series(1, 5000) n"
+        " where id = :run returning id"
+    )
+    with large.engine.connect() as tx:
+        ids = tx.execute(text(of_one_task), {"run": large.window[0]}).scalars().all()[:20]
+        requests = [QueueRequest(ti_id, str(UUID(int=ti_id)), "default_pool", "celery") for ti_id in ids]
+        with sent(large.engine) as executed:
+            assert len(task_instances.queue_if_idle(tx, JOB, requests)) == len(ids)
+        tx.execute(text("update task_instance set state = 'none' where id = any(:ids)"), {"ids": ids})
+        [(statement, parameters)] = executed
+        (found,) = tx.exec_driver_sql(f"explain (analyze, format json) {statement}", parameters).scalar_one()
+        assert sum(rows for _, _, rows in looks(list(nodes_of(found["Plan"])))) < 2000
         tx.rollback()
 
 

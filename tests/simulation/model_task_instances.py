@@ -455,6 +455,17 @@ def _rows_of(t: Tables, dag_run_id: int, task_id: str) -> list[Row]:
     return [ti for ti in t.tis_of([dag_run_id]) if ti.task_id == task_id]
 
 
+@answers(mapping._GROW)
+def grow(
+    t: Tables, now: datetime, *, dag_run_id: int, task_id: str, length: int, at_once: int, **template: Any
+) -> list[Any]:
+    last = max((ti.map_index for ti in _rows_of(t, dag_run_id, task_id)), default=0)
+    indexes = range(max(last, 0) + 1, min(max(last, 0) + at_once, length - 1) + 1)
+    for index in indexes:
+        insert_ti(t, t.run[dag_run_id], {**template, "task_id": task_id, "map_index": index})
+    return [(len(indexes),)]
+
+
 @answers(mapping._EXPAND)
 def expand(
     t: Tables, now: datetime, *, dag_run_id: int, task_id: str, length: int, max_tries: int, **template: Any
