@@ -57,8 +57,10 @@ class Dispatcher:
         window, rhythm, course = self._course.window, self._course.rhythm, self._course
         rows = task_instances.select_occupancy(tx, list(course.dags), course.pools, apart=course.limited_task_ids)
         self.occupancy = occupancy = Occupancy(rows, pool_sizes=pool_sizes)
+        counted = sum(occupancy.by_dag[dag_id] for dag_id in course.dags)
         picked = window.pick(occupancy, self._workplace.settings.core.parallelism or None, at_once=PORTION)
         requests = [self._request(*given) for given in zip(picked, new_attempt_ids(len(picked)), strict=True)]
+        course.places_counted = counted + len(picked)
         is_portion = len(picked) == PORTION
         unplaced = [] if is_portion else window.ready_unplaced(picked)
         changed = task_instances.queue_if_idle(tx, self._job_id, requests, waiting=unplaced[:MARKED_AT_ONCE])
