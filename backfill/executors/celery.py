@@ -27,7 +27,7 @@ from backfill.executors.listener import KEY_LIFETIME, EventListener
 from backfill.executors.sent import SentAttempts
 from backfill.executors.slots import Slots
 from backfill.keys import UNMAPPED
-from backfill.messages import LOOK, TASK_NAME, Attempt, Bundle, ExecutorEvent, event_stream
+from backfill.messages import LOOK, TASK_NAME, Bundle, ExecutorEvent, event_stream
 
 logger = logging.getLogger(__name__)
 
@@ -248,9 +248,11 @@ class CeleryExecutor(BaseExecutor):
         except ServiceUnavailable:
             return wanted  # nothing counts as lost before somebody has looked
 
-    def adopt(self, attempts: Sequence[Attempt]) -> set[str]:
-        """Return the ids of those whose message waits in a queue; workers report on the others to the same stream."""
-        return self.holds(attempt.attempt_id for attempt in attempts)
+    def adopt(self, attempts: Sequence[QueuedAttempt]) -> set[str]:
+        """Remember those whose message waits in a queue, to send it again should the broker lose it; return their ids."""
+        held = self.holds(queued.attempt.attempt_id for queued in attempts)
+        self._sent.adopt(queued for queued in attempts if queued.attempt.attempt_id in held)
+        return held
 
     def revoke(self, attempt_ids: Iterable[str]) -> None:
         """Take the messages of these attempts out of the queues, as far as the broker answers."""

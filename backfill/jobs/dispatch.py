@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from backfill.config import Settings
 from backfill.engine.limits import Occupancy
 from backfill.executors import BaseExecutor, QueuedAttempt, Unsent, normal_name
 from backfill.facts import TaskInstanceFacts
@@ -83,7 +84,9 @@ class Dispatcher:
         by_executor: dict[str, list[QueuedAttempt]] = defaultdict(list)
         for row in rows:
             own = self._course.task(row).executor
-            by_executor[normal_name(own) if own else default.name].append(self._attempt(row))
+            by_executor[normal_name(own) if own else default.name].append(
+                queued_attempt(self._course, row, self._workplace.settings)
+            )
         unsent: list[Unsent] = []
         for name, attempts in by_executor.items():
             unsent += self._workplace.executors[name].queue_task_instances(attempts)
@@ -99,15 +102,17 @@ class Dispatcher:
         task, request = self._course.task_of(ti_id), self._course.request
         return QueueRequest(ti_id, attempt_id, request.pool or task.pool, task.executor or request.executor)
 
-    def _attempt(self, row: TaskInstanceFacts) -> QueuedAttempt:
-        if row.attempt_id is None:
-            raise ValueError(f"task instance {row.id} was queued without an attempt id")
-        return QueuedAttempt(
-            attempt=Attempt(row.id, self._course.window.key(row.id), row.attempt_id, row.try_number),
-            queue=self._course.task(row).queue or self._workplace.settings.celery.queue,
-            logical_date=self._course.window.run(row.dag_run_id).logical_date,
-            alone=self._course.travels_alone(row),
-        )
+
+def queued_attempt(course: Course, row: TaskInstanceFacts, settings: Settings) -> QueuedAttempt:
+    """Return the attempt of a `queued` task instance for its executor."""
+    if row.attempt_id is None:
+        raise ValueError(f"task instance {row.id} was queued without an attempt id")
+    return QueuedAttempt(
+        attempt=Attempt(row.id, course.window.key(row.id), row.attempt_id, row.try_number),
+        queue=course.task(row).queue or settings.celery.queue,
+        logical_date=course.window.run(row.dag_run_id).logical_date,
+        alone=course.travels_alone(row),
+    )
 
 
 def new_attempt_ids(count: int) -> list[str]:
