@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import subprocess
@@ -12,11 +11,10 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from lifecycle_stage import QUICK, Stage
-from processes import Rows, rows_of
+from processes import Rows, rows_of, run_here
 
-from backfill.cli.main import cli
 from backfill.config import Settings
 from backfill.executors.environment import settings_environment
 
@@ -61,19 +59,9 @@ def backfill(settings: Settings, tmp_path: Path) -> Backfill:
 
 
 @pytest.fixture
-def command(settings: Settings) -> Iterator[Command]:
+def command(settings: Settings) -> Command:
     """Give a function that runs a command within this process, which takes a fraction of the time."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-
-    def run(*arguments: str, **others: object) -> Result:
-        environment = settings_environment(overridden(settings, others), {})
-        return CliRunner().invoke(cli, arguments, prog_name="backfill", env=environment)
-
-    yield run
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
+    return lambda *arguments, **others: run_here(overridden(settings, others), *arguments)
 
 
 @pytest.fixture
