@@ -96,7 +96,7 @@ def write_outcomes(outcomes: Sequence[RunOutcome], tx: Tx, *, seen: Iterable[Tas
     Returns the ids of runs that go on, as one of the task instances that were `seen` is in another state.
     """
     ends = [(outcome.dag_run_id, outcome.state) for outcome in outcomes]
-    _, going_on = runs.finish_runs_if_as_seen(tx, ends, ((row.id, row.state) for row in seen))
+    _, going_on = runs.finish_runs_if_running(tx, ends, seen=((row.id, row.state) for row in seen))
     closed = [run_id for run_id, state in ends if state == DagRunState.FAILED and run_id not in going_on]
     clearing.unschedule_if_run_closed(tx, closed)
     return going_on

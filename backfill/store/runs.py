@@ -382,27 +382,20 @@ class FinishedRuns(NamedTuple):
     going_on: set[int]
 
 
-def finish_runs_if_as_seen(
-    tx: Tx, outcomes: Iterable[tuple[int, DagRunState]], seen: Iterable[tuple[int, str]]
+def finish_runs_if_running(
+    tx: Tx, outcomes: Iterable[tuple[int, DagRunState]], *, seen: Iterable[tuple[int, str]] = ()
 ) -> FinishedRuns:
-    """Do what `finish_runs_if_running` does to those runs whose task instances are in the states in which they were `seen`.
+    """Write the final state of `running` runs with their end_date (S2.14), and their dates as finished.
 
-    Those are given as (task instance id, state); of a run without any nothing is asked (S0.1, S2.14).
+    From then on no job drives them. A run goes on of which a task instance is not in the state in which it was `seen`, given as
+    (task instance id, state); of a run without any nothing is asked (S0.1).
     """
-    given = list(outcomes)
+    given, as_seen = list(outcomes), list(seen)
     if not given:
         return FinishedRuns(set(), set())
     dag_run_ids, states = columns(given)
-    ti_ids, ti_states = columns([(0, ""), *seen])
+    ti_ids, ti_states = columns(as_seen) if as_seen else ([], [])
     parameters = {"dag_run_ids": dag_run_ids, "states": states, "ti_ids": ti_ids, "ti_states": ti_states}
-    rows = fetch(tx.execute(_FINISH, parameters))
-    finished = {run_id for run_id, is_finished in rows if is_finished}
-    return FinishedRuns(finished, {run_id for run_id, is_finished in rows if not is_finished})
-
-
-def finish_runs_if_running(tx: Tx, outcomes: Iterable[tuple[int, DagRunState]]) -> set[int]:
-    """Write the final state of `running` runs with their end_date (S2.14), and their dates as finished.
-
-    From then on no job drives them. Returns the ids of the runs that were running.
-    """
-    return finish_runs_if_as_seen(tx, outcomes, ()).finished
+    ends = dict(fetch(tx.execute(_FINISH, parameters)))
+    finished = {run_id for run_id, is_finished in ends.items() if is_finished}
+    return FinishedRuns(finished, ends.keys() - finished)

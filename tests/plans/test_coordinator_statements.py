@@ -193,7 +193,9 @@ STATEMENTS: dict[str, Callable[[Connection, Large], Any]] = {
     "orphans of a run": lambda tx, db: recovery.reset_orphans(tx, JOB, SECOND, held=[], dag_run_id=db.window[0]),
     "orphans": lambda tx, _: recovery.reset_orphans(tx, JOB, SECOND, held=[]),
     # runs end
-    "finish runs": lambda tx, db: runs.finish_runs_if_running(tx, [(run, DagRunState.FAILED) for run in db.window]),
+    "finish runs": lambda tx, db: runs.finish_runs_if_running(
+        tx, [(run, DagRunState.FAILED) for run in db.window], seen=[(ti, "success") for ti in db.tis(1, 2, 3)]
+    ),
     "unschedule what was closed": lambda tx, db: clearing.unschedule_if_run_closed(tx, db.window),
     "runs that take too long": lambda tx, db: runs.lock_timed_out_runs(tx, db.window, timedelta()),
     "skip what takes too long": lambda tx, db: clearing.skip_if_unfinished(tx, db.window, "e"),
