@@ -18,7 +18,7 @@ RESTART_PAUSES = (0.0, 1.0, 5.0, 15.0)
 LONG_LIFE = 60.0
 
 #: Gives the environment to a process that waits for it, and returns that process; None where there is none.
-Standby = Callable[[Mapping[str, str]], subprocess.Popen[bytes] | None]
+SendOff = Callable[[Mapping[str, str]], subprocess.Popen[bytes] | None]
 
 
 class OwnProcess:
@@ -41,7 +41,7 @@ class OwnProcess:
         """Tell if `stop` or `kill` was called: nothing is started from then on."""
         return self._stopping.is_set()
 
-    def launch(self, output: int | IO[bytes], standby: Standby = lambda _: None) -> subprocess.Popen[bytes] | None:
+    def launch(self, output: int | IO[bytes], standby: SendOff = lambda _: None) -> subprocess.Popen[bytes] | None:
         """Start the process, which writes all that it says to `output`; None when it is told to stop.
 
         If `standby` returns one that waits, in a session of its own, it is taken instead.

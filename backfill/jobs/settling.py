@@ -118,6 +118,7 @@ def end_runs(course: Course, outcomes: Sequence[RunOutcome], tx: Tx, *, at_the_e
     Runs that only seem finished go on: something in them was cleared unnoticed (S0.1, S2.14). At the end of the job none does.
     """
     seem_finished = [] if at_the_end else _seem_finished(course, outcomes)
+    runs.lock_runs(tx, seem_finished)  # what is cleared from here on waits for the end, and undoes it
     if course.subdags is None:
         seen = [row for run_id in seem_finished for row in course.window.rows(run_id)]
         going_on = write_outcomes(outcomes, tx, seen=seen)

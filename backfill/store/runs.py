@@ -325,6 +325,34 @@ def select_cut_short(tx: Tx, job_id: int) -> dict[int, bool]:
     return {row.id: row.cut_short for row in tx.execute(_SELECT_CUT_SHORT, {"job_id": job_id})}
 
 
+_LOCK = statement(
+    """
+    with date as (
+        select job_id, dag_id, ordinal from job_run_date
+        where dag_run_id = any(cast(:dag_run_ids as bigint[])) and active
+        order by job_id, dag_id, ordinal
+        for no key update
+    )
+    select run.id
+    from (select count(*) from date) dates_locked
+    cross join dag_run run
+    where run.id = any(cast(:dag_run_ids as bigint[]))
+    order by run.id
+    for no key update of run
+    """
+)
+
+
+def lock_runs(tx: Tx, dag_run_ids: Sequence[int]) -> None:
+    """Lock runs and their dates to the end of the transaction, whatever their state.
+
+    Taken by whoever ends a run, before the last look at its task instances, and by whoever clears some of it: so the one comes
+    wholly before the other, and no run ends with something in it that is not over (S2.14).
+    """
+    if dag_run_ids:
+        tx.execute(_LOCK, {"dag_run_ids": list(dag_run_ids)})
+
+
 _FINISH = statement(
     """
     with outcome as (

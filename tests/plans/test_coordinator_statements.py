@@ -193,6 +193,7 @@ STATEMENTS: dict[str, Callable[[Connection, Large], Any]] = {
     "orphans of a run": lambda tx, db: recovery.reset_orphans(tx, JOB, SECOND, held=[], dag_run_id=db.window[0]),
     "orphans": lambda tx, _: recovery.reset_orphans(tx, JOB, SECOND, held=[]),
     # runs end
+    "lock runs": lambda tx, db: runs.lock_runs(tx, db.window),
     "finish runs": lambda tx, db: runs.finish_runs_if_running(
         tx, [(run, DagRunState.FAILED) for run in db.window], seen=[(ti, "success") for ti in db.tis(1, 2, 3)]
     ),

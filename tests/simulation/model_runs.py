@@ -221,6 +221,11 @@ def select_cut_short(t: Tables, now: datetime, *, job_id: int) -> list[Any]:
     ]
 
 
+@answers(runs._LOCK)
+def lock_runs(t: Tables, now: datetime, *, dag_run_ids: Sequence[int]) -> list[Any]:
+    return [(run_id,) for run_id in sorted(dag_run_ids) if run_id in t.run]
+
+
 @answers(runs._FINISH)
 def finish_runs(
     t: Tables,
