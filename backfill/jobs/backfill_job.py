@@ -28,7 +28,7 @@ from backfill.jobs.conclusion import collect_errors, conclude, progress, tell_en
 from backfill.jobs.control import Control
 from backfill.jobs.course import Course
 from backfill.jobs.dispatch import Dispatcher
-from backfill.jobs.parameters import check_parameters
+from backfill.jobs.parameters import request_of
 from backfill.jobs.reconcile import Reconciler
 from backfill.jobs.report import Report, ReportedError
 from backfill.jobs.request import BackfillRequest
@@ -86,30 +86,7 @@ class BackfillJob(BaseJob):
         ignore_dependencies: bool = False,
         **kwargs: Any,
     ) -> None:
-        check_parameters(locals())
-        self.request = BackfillRequest(
-            start_date=start_date,
-            end_date=end_date,
-            mark_success=mark_success,
-            donot_pickle=donot_pickle,
-            ignore_first_depends_on_past=ignore_first_depends_on_past,
-            ignore_task_deps=ignore_task_deps,
-            pool=pool,
-            delay_on_limit_secs=delay_on_limit_secs,
-            verbose=verbose,
-            conf=conf,
-            rerun_failed_tasks=rerun_failed_tasks,
-            run_backwards=run_backwards,
-            run_at_least_once=run_at_least_once,
-            continue_on_failures=continue_on_failures,
-            disable_retry=disable_retry,
-            max_active_runs=max_active_runs,
-            reprocess=Reprocess(reprocess) if reprocess else None,
-            max_failures=None if max_failures is None else str(max_failures),
-            task_regex=task_regex,
-            ignore_dependencies=ignore_dependencies,
-            executor=executor.name if executor else "celery",
-        )
+        self.request = request_of(locals())
         super().__init__(dag.dag_id, *args, **kwargs)
         self.dag: DAG | None = dag
         self.executor = executor

@@ -52,7 +52,11 @@ class Lease(Protocol):
         ...
 
     def renew_if_due(self, *, at_once: bool = False) -> JobControl | None:
-        """Renew the lease when its heartbeat is due or `at_once`, else return None; `LeaseLost` if it ran out."""
+        """Renew the lease when its heartbeat is due, or `at_once`, and return what the operator wants (`control`) as read with that.
+
+        Returns None, and asks the database nothing, while the heartbeat is not due. Raises `LeaseLost` if another process has
+        taken the job over, `ServiceUnavailable`. To be called wherever the loop may stay for longer than a heartbeat.
+        """
         ...
 
     def due_in(self) -> float:

@@ -26,6 +26,10 @@ Command = Callable[..., Result]
 Service = Callable[..., AbstractContextManager["Running"]]
 
 
+#: Where no test asks for more: each process more costs a second before its first task.
+ONE_PROCESS = {"worker__concurrency": 1}
+
+
 class Running:
     """A command that runs, and what it has written to stderr."""
 
@@ -47,7 +51,7 @@ def backfill(settings: Settings, tmp_path: Path) -> Backfill:
     def run(*arguments: str, timeout: float = 60, **others: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "backfill", *arguments],
-            env=settings_environment(overridden(settings, others), os.environ),
+            env=settings_environment(overridden(settings, ONE_PROCESS | others), os.environ),
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -73,7 +77,7 @@ def service(settings: Settings, tmp_path: Path) -> Service:
             stderr.open("w") as file,
             subprocess.Popen(
                 [sys.executable, "-m", "backfill", *arguments],
-                env=settings_environment(overridden(settings, others), os.environ),
+                env=settings_environment(overridden(settings, ONE_PROCESS | others), os.environ),
                 cwd=tmp_path,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
