@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 from model_database import Row, Tables, answers, record
@@ -17,6 +18,10 @@ from backfill.store.task_instances import OccupancyRow
 
 def seconds(since: datetime, until: datetime) -> float:
     return (until - since).total_seconds()
+
+
+def elapsed(since: datetime | None, until: datetime) -> float | None:
+    return None if since is None else seconds(since, until)
 
 
 def close_attempt(t: Tables, attempt_id: str | None, now: datetime, outcome: str, error: str | None = None) -> None:
@@ -235,7 +240,7 @@ def sweep(
 @answers(recovery._LOCK_UNCLAIMED)
 def lock_unclaimed(t: Tables, now: datetime, *, ti_ids: Sequence[int], attempt_ids: Sequence[str | None]) -> list[Any]:
     given = zip(ti_ids, attempt_ids, strict=True)
-    return [(ti_id,) for ti_id, attempt_id in given if current(t, ti_id, attempt_id, {"queued"})]
+    return [(ti_id,) for ti_id, attempt_id in sorted(given, key=itemgetter(0)) if current(t, ti_id, attempt_id, {"queued"})]
 
 
 @answers(recovery._SELECT_HOSTS)

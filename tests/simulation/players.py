@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from frozen_time import FrozenMailbox, FrozenTime, Turns
+from planned_jobs import PlannedJob
 from sqlalchemy.exc import OperationalError
 
 from backfill.coordinator.drive import drive
@@ -108,8 +109,9 @@ class ModelExecutor(BaseExecutor):
 class Coordinator:
     """A process that takes the job's lease if that is free, and drives the job: all of it the real code."""
 
-    def __init__(self, world: Any, number: int) -> None:
+    def __init__(self, world: Any, planned: PlannedJob, number: int) -> None:
         self.name = f"coordinator {number}"
+        self.planned = planned
         self._world = world
         self.turns = Turns(world.time, self.name, self._act)
         self.engine = world.database.engine(self.name, self.turns.turn)
@@ -143,11 +145,11 @@ class Coordinator:
     def _drive(self) -> str:
         world = self._world
         self.lease = HeldLease.take_if_free(
-            self.engine, world.job_id, holder=self.name, settings=world.settings, clock=self.turns
+            self.engine, self.planned.id, holder=self.name, settings=world.settings, clock=self.turns
         )
         if self.lease is None:
             return "not free"
-        self.job = world.read_job()
+        self.job = self.planned.read(world.row_of(self.planned))
         self._watch(self.job)
         workplace = Workplace(
             engine=self.engine,

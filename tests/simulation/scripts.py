@@ -73,6 +73,12 @@ class Script:
     continue_on_failures: bool = True
     run_backwards: bool = False
     infrastructure_retries: int = 1000
+    #: Number of the first day: two jobs may share a DAG, but no date.
+    first_day: int = 0
+
+    @property
+    def all_days(self) -> range:
+        return range(self.first_day, self.first_day + self.days)
 
     @property
     def settings(self) -> Settings:

@@ -31,7 +31,7 @@ def answered_otherwise(statement: Any, change: Callable[..., Any]) -> Iterator[N
 
 
 def writes_without_lease() -> Any:
-    return mock.patch.object(Workplace, "write", lambda self, work, session=None: self._transact(work, session))
+    return mock.patch.object(Workplace, "write", lambda self, work, session=None: self._transact(self.engine, work, session))
 
 
 def takes_any_lease() -> Any:
@@ -53,9 +53,9 @@ def claims_what_runs() -> Any:
 
 def calls_zombies_dead_too_early() -> Any:
     def change(answer: Any, t: Any, now: Any, **given: Any) -> Any:
-        return answer(t, now, **{**given, "timeout": timedelta(seconds=4)})
+        return answer(t, now, **{**given, "heartbeat_timeout": timedelta(seconds=4)})
 
-    return answered_otherwise(recovery._SELECT_ZOMBIES, change)
+    return answered_otherwise(recovery._SWEEP, change)
 
 
 def resets_what_runs() -> Any:
