@@ -19,7 +19,12 @@ from sqlalchemy.dialects.postgresql import insert
 from backfill.models import Base
 
 #: What no statement of the simulation reads; `in_flight` is what PostgreSQL makes of the state by itself.
-_NOT_MODELLED = {"task_instance": {"in_flight"}, "dag_run": {"created_at"}, "dag": {"last_used_at"}, "slot_pool": {"description"}}
+_NOT_MODELLED = {
+    "task_instance": {"in_flight"},
+    "dag_run": {"created_at"},
+    "dag": {"last_used_at"},
+    "slot_pool": {"description"},
+}
 _IDS = {"external_executor_id", "attempt_id"}
 _WRITES = re.compile(r"\b(insert into|update|delete from|delete)\b", re.IGNORECASE)
 _NUMBERED = ("job", "dag_run", "task_instance")
@@ -110,10 +115,15 @@ def disagreement(case: Case, answer: Callable[..., Any] = model_database.answer)
         return f"{_told(case)}: the model fails with {error!r}, PostgreSQL says\n{case.answer}"
     true = case.answer
     if ENDS_IN_ORDER.search(str(case.question.statement).strip()) is None:
-        said, true = sorted(said, key=repr), sorted(true, key=repr)
+        said, true = sorted(map(_unordered, said), key=repr), sorted(map(_unordered, true), key=repr)
     if said != true:
         return f"{_told(case)}: the model says\n{said}\nPostgreSQL says\n{true}"
     return _other_rows(case, content(tables))
+
+
+def _unordered(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a row whose lists, which an answer without an order aggregates in none either, can be compared."""
+    return tuple(sorted(value, key=repr) if isinstance(value, list) else value for value in row)
 
 
 def _other_rows(case: Case, left: Content) -> str | None:
@@ -121,7 +131,11 @@ def _other_rows(case: Case, left: Content) -> str | None:
         for key in left[name].keys() | case.after[name].keys():
             said, true = left[name].get(key), case.after[name].get(key)
             if said != true:
-                columns = [column for column in {**(said or {}), **(true or {})} if (said or {}).get(column) != (true or {}).get(column)]
+                columns = [
+                    column
+                    for column in {**(said or {}), **(true or {})}
+                    if (said or {}).get(column) != (true or {}).get(column)
+                ]
                 return f"{_told(case)}: {name} {key} differs in {columns}: the model leaves\n{said}\nPostgreSQL leaves\n{true}"
     return None
 

@@ -38,11 +38,18 @@ _COORDINATORS = _pairs(
     "S3.15",
     "S3.16",
     "S3.17",
+    "S3.18",
+    "S3.19",
     "S3.20",
     "S3.21",
     "S3.23",
 )
-_WORKERS = _pairs("S3.7", "S3.8", "S3.9", "S3.10", "S3.11", "S3.12", "S3.13", "S3.15")
+_WORKERS = _pairs("S3.7", "S3.8", "S3.9", "S3.10", "S3.11", "S3.12", "S3.13", "S3.15", "S3.19")
+
+
+def teardowns(dag: DAG) -> set[str]:
+    """Return the ids of the tasks that tidy up whatever happens."""
+    return {task.task_id for task in dag.tasks if task.is_teardown}
 
 
 class Invariants:
@@ -63,6 +70,7 @@ class Invariants:
         for change in changes:
             if change.table == "ti":
                 self._check_transition(writer, change)
+                self._check_stop(writer, change)
         self._check_limits()
 
     def _check_lease(self, coordinator: Coordinator, changes: list[Change]) -> None:
@@ -92,6 +100,20 @@ class Invariants:
         assert pair in allowed, f"{writer} moves {self._world.place(after)} from {pair[0]} to {pair[1]}"
         if writer.startswith("worker") and after.state in FINISHED:
             self._done[after.id] = after.state
+
+    def _check_stop(self, writer: str, change: Change) -> None:
+        """S6.8: with `fail_stop` a failure and the end of the rest of its run are one."""
+        ti = change.after
+        assert ti is not None
+        dag = self._world.dag(ti.dag_id)
+        has_failed = ti.state == "failed" and (change.before is None or change.before.state != "failed")
+        if not (dag.fail_stop and has_failed) or writer == "operator":
+            return
+        rest = [each for each in self._world.tables.tis_of([ti.dag_run_id]) if each.task_id not in teardowns(dag)]
+        going_on = [
+            self._world.place(each) for each in rest if each.state not in FINISHED or each.state == "upstream_failed"
+        ]
+        assert not going_on, f"{self._world.place(ti)} has failed, and its run goes on with {going_on}"
 
     def _check_limits(self) -> None:
         """S5.1: no observer ever counts more than a limit allows."""

@@ -169,7 +169,7 @@ def _begun(t: Tables, ti: Row, now: datetime, ago: timedelta | None) -> Row:
 def _mine(t: Tables, attempt_ids: Collection[str]) -> list[Row]:
     claimed = (t.attempt[each] for each in attempt_ids if each in t.attempt)
     found = (current(t, attempt.task_instance_id, attempt.attempt_id, {"running"}) for attempt in claimed)
-    return sorted((ti for ti in found if ti is not None), key=lambda ti: ti.id)
+    return [ti for ti in found if ti is not None]
 
 
 @answers(attempts._RENEW_HEARTBEATS)
@@ -234,7 +234,7 @@ def _is_admitted(date: Row) -> bool:
 
 
 def _tis(t: Tables, job_id: int, dates: Collection[Row], task_ids: Collection[str] | None) -> list[Row]:
-    found = t.tis_of([date.dag_run_id for date in dates if date.dag_run_id is not None])
+    found = t.tis_of([date.dag_run_id for date in dates])
     return [ti for ti in found if task_ids is None or ti.dag_id != t.job[job_id].dag_id or ti.task_id in task_ids]
 
 

@@ -16,9 +16,10 @@ import model_attempts
 import model_database
 import model_jobs
 import model_runs
+import model_stops
 import model_task_instances
 
-MODULES = (model_attempts, model_jobs, model_runs, model_task_instances)
+MODULES = (model_attempts, model_jobs, model_runs, model_stops, model_task_instances)
 
 Change = Callable[[], None]
 
@@ -40,7 +41,9 @@ class Mutant:
     def planted(self) -> Iterator[set[int]]:
         """Let it take the original's place; gives the identities of the statements that it answers, none for what only helps."""
         original = getattr(self.module, self.name)
-        exec(compile(ast.Module([self.code], []), self.module.__name__, "exec"), vars(self.module))  # the model's own code
+        exec(
+            compile(ast.Module([self.code], []), self.module.__name__, "exec"), vars(self.module)
+        )  # the model's own code
         mutated = getattr(self.module, self.name)
         setattr(self.module, self.name, original)
         try:
@@ -84,19 +87,20 @@ def _changes(top: ast.stmt) -> Iterator[tuple[str, Change]]:
     """Yield what can be changed in `top`: what, and how to change it."""
     for node in ast.walk(top):
         place = f"in line {getattr(node, 'lineno', 0) - top.lineno}"
-        for what, change in _changes_of(node):
+        for what, change in (*_left_out(node), *_turned(node), *_changes_below(node)):
             yield f"{what} {place}", change
-        yield from ((f"{what} {place}", change) for what, change in _changes_below(node))
 
 
-def _changes_of(node: ast.AST) -> Iterator[tuple[str, Change]]:
-    """Yield what can be left out of a node, or put upside down in it."""
+def _left_out(node: ast.AST) -> Iterator[tuple[str, Change]]:
+    """Yield what can be left out of a node."""
     match node:
         case ast.BoolOp(values=values, op=operator):
             neutral = ast.Constant(isinstance(operator, ast.And))
             for number, operand in enumerate(values):
                 yield f"without {ast.unparse(operand)}", partial(values.__setitem__, number, neutral)
-        case ast.Set(elts=items) | ast.Tuple(elts=items, ctx=ast.Load()) if all(map(_is_word, items)) and len(items) > 1:
+        case ast.Set(elts=items) | ast.Tuple(elts=items, ctx=ast.Load()) if (
+            all(map(_is_word, items)) and len(items) > 1
+        ):
             yield from _without_each(items)
         case ast.comprehension(ifs=conditions):
             yield from _without_each(conditions)
@@ -105,6 +109,11 @@ def _changes_of(node: ast.AST) -> Iterator[tuple[str, Change]]:
         case ast.Dict(keys=keys, values=values):
             for number, key in enumerate(keys):
                 yield f"without {ast.unparse(key) if key else '**'}", partial(_drop, number, keys, values)
+
+
+def _turned(node: ast.AST) -> Iterator[tuple[str, Change]]:
+    """Yield what can be put upside down in a node."""
+    match node:
         case ast.If(test=test) | ast.IfExp(test=test):
             for value in (True, False):
                 yield f"{ast.unparse(test)} is {value}", partial(setattr, node, "test", ast.Constant(value))
@@ -129,11 +138,13 @@ def _changes_below(node: ast.AST) -> Iterator[tuple[str, Change]]:
                 yield f"{ast.unparse(unsorted)} unsorted", partial(setattr, node, field, as_list)
             case [ast.stmt(), *_]:
                 for number, statement in enumerate(value):
-                    if isinstance(statement, ast.Expr | ast.Delete):
+                    if isinstance(statement, ast.Expr | ast.Delete) and not _is_word(
+                        getattr(statement, "value", statement)
+                    ):
                         yield f"without {ast.unparse(statement)}", partial(value.__setitem__, number, ast.Pass())
 
 
-def _is_word(node: ast.expr) -> bool:
+def _is_word(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 

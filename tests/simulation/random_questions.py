@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 import model_attempts  # noqa: F401  # registers what answers the statements, with what it imports
 import model_database
+import model_stops  # noqa: F401  # so does this
 from model_database import Row, Tables
 from random_rows import DAGS, DAYS, NOW, POOLS, TASKS, Dice
+from scripts import DAY, FIRST
 
 from backfill.states import ACTIVE_JOB, FINISHED, JobState
 from backfill.store import (
@@ -30,12 +32,13 @@ from backfill.store import (
     runs,
     task_instances,
 )
-from scripts import DAY, FIRST
 
 Parameters = dict[str, Any]
 Asker = Callable[[Dice, Tables], Parameters]
 
 _ASKERS: dict[int, Asker] = {}
+#: Of a task instance or run that was deleted.
+_GONE = 9999
 _TIMEOUT = timedelta(seconds=30)
 
 
@@ -91,30 +94,39 @@ _MODULES = (
 
 
 def _job_id(dice: Dice, t: Tables) -> int:
-    return dice.choice([*t.job, 1, 1])
+    return dice.choice([*sorted(t.job), 1, 1])
+
+
+def _maybe_job_id(dice: Dice, t: Tables) -> int:
+    return 99 if dice.rarely() else _job_id(dice, t)
+
+
+def _in_order(rows: Mapping[Any, Row]) -> list[Row]:
+    return [row for _, row in sorted(rows.items())]
 
 
 def _run_ids(dice: Dice, t: Tables) -> list[int]:
-    return dice.some(list(t.run))
+    return dice.some(sorted(t.run))
 
 
 def _tis(dice: Dice, t: Tables) -> list[Row]:
-    return dice.some(list(t.ti.values()))
+    return dice.some(_in_order(t.ti))
 
 
 def _attempt_of(dice: Dice, t: Tables, ti: Row) -> str | None:
     """Return the attempt that the row has, mostly: else one of another row, one that nobody has, or none."""
-    others = [other.external_executor_id for other in dice.some(list(t.ti.values()))[:1]]
+    others = [other.external_executor_id for other in dice.some(_in_order(t.ti))[:1]]
     return ti.external_executor_id if dice.often() else dice.choice([*others, dice.attempt_id(), None])
 
 
 def _pairs(dice: Dice, t: Tables) -> Parameters:
     tis = _tis(dice, t)
-    return {"ti_ids": [ti.id for ti in tis], "attempt_ids": [_attempt_of(dice, t, ti) for ti in tis]}
+    attempts_of = [_attempt_of(dice, t, ti) for ti in tis]
+    return {"ti_ids": [*(ti.id for ti in tis), _GONE], "attempt_ids": [*attempts_of, dice.attempt_id()]}
 
 
 def _claimed(dice: Dice, t: Tables) -> list[str]:
-    given = [_attempt_of(dice, t, ti) or dice.attempt_id() for ti in _tis(dice, t)] + list(t.attempt)
+    given = [_attempt_of(dice, t, ti) or dice.attempt_id() for ti in _tis(dice, t)] + sorted(t.attempt)
     return dice.some(sorted(set(given)))
 
 
@@ -132,7 +144,7 @@ def _nothing(dice: Dice, t: Tables) -> Parameters:
     jobs._PAUSE, jobs._REQUEST_CANCEL,
 )  # fmt: skip
 def _a_job(dice: Dice, t: Tables) -> Parameters:
-    return {"job_id": _job_id(dice, t)}
+    return {"job_id": _maybe_job_id(dice, t)}
 
 
 @asked_with(task_instances._SELECT_OF_RUNS, clearing._UNSCHEDULE_CLOSED)
@@ -145,7 +157,7 @@ def _some_runs(dice: Dice, t: Tables) -> Parameters:
     recovery._SELECT_HOSTS, report._SELECT_ERROR_TEXTS,
 )  # fmt: skip
 def _some_task_instances(dice: Dice, t: Tables) -> Parameters:
-    return {"ti_ids": [ti.id for ti in _tis(dice, t)]}
+    return {"ti_ids": [ti.id for ti in _tis(dice, t)] + [_GONE]}
 
 
 @asked_with(task_instances._TAKE_BACK, recovery._LOCK_UNCLAIMED)
@@ -177,13 +189,14 @@ def _insert_job(dice: Dice, t: Tables) -> Parameters:
 @asked_with(leases._CLAIM)
 def _claim_lease(dice: Dice, t: Tables) -> Parameters:
     states = list(ACTIVE_JOB) if dice.often() else [JobState.QUEUED]
-    return {"job_id": _job_id(dice, t), "holder": "another", "timeout": _TIMEOUT, "from_states": states}
+    return {"job_id": _maybe_job_id(dice, t), "holder": "another", "timeout": _TIMEOUT, "from_states": states}
 
 
 @asked_with(leases._RENEW, leases._FENCE, leases._RELEASE)
 def _held_lease(dice: Dice, t: Tables) -> Parameters:
-    job_id = _job_id(dice, t)
-    return {"job_id": job_id, "epoch": t.job[job_id].lease_epoch if dice.often() else dice.randint(0, 3)}
+    job_id = _maybe_job_id(dice, t)
+    is_right = job_id in t.job and dice.often()
+    return {"job_id": job_id, "epoch": t.job[job_id].lease_epoch if is_right else dice.randint(0, 3)}
 
 
 @asked_with(jobs._SET_STATE)
@@ -218,7 +231,7 @@ def _pending(dice: Dice, t: Tables) -> Parameters:
 
 @asked_with(runs._ADMIT)
 def _admit(dice: Dice, t: Tables) -> Parameters:
-    ordinals = dice.some(range(DAYS))
+    ordinals = dice.sample(range(DAYS), DAYS) if dice.often() else dice.some(range(DAYS))
     conf = dice.or_none(json.dumps({"given": True}))
     return {"job_id": _job_id(dice, t), "dag_id": dice.choice(DAGS[:2]), "ordinals": ordinals, "conf": conf}
 
@@ -233,7 +246,7 @@ def _templates(dice: Dice, t: Tables) -> Parameters:
             dice.choice(POOLS),
             dice.randint(1, 2),
             dice.choice(["default", "other"]),
-            "celery",
+            dice.choice(["celery", "local"]),
             "SubDagOperator" if task_id == "sub" else "BashOperator",
             dice.randint(1, 2),
             dynamic=task_id == "each",
@@ -243,7 +256,11 @@ def _templates(dice: Dice, t: Tables) -> Parameters:
     if dice.often():
         wanted = [each for template in wanted for each in _literally_mapped(dice, template)]
     other = [task_id for task_id in TASKS if task_id not in {each.task_id for each in wanted}]
-    return {**runs._template_arrays(wanted), "dag_run_ids": _run_ids(dice, t), "other_tasks": dice.some(["none", *other])}
+    return {
+        **runs._template_arrays(wanted),
+        "dag_run_ids": _run_ids(dice, t),
+        "other_tasks": dice.some(["none", *other]),
+    }
 
 
 def _literally_mapped(dice: Dice, template: runs.TaskTemplate) -> list[runs.TaskTemplate]:
@@ -259,16 +276,19 @@ def _count_running(dice: Dice, t: Tables) -> Parameters:
 
 @asked_with(runs._FINISH)
 def _finish_runs(dice: Dice, t: Tables) -> Parameters:
-    run_ids = _run_ids(dice, t)
-    return {"dag_run_ids": run_ids, "states": [dice.choice(["success", "failed", "failed", "running"]) for _ in run_ids]}
+    run_ids = [*_run_ids(dice, t), _GONE]
+    return {
+        "dag_run_ids": run_ids,
+        "states": [dice.choice(["success", "failed", "failed", "running"]) for _ in run_ids],
+    }
 
 
 @asked_with(previous._SELECT_PREVIOUS)
 def _previous(dice: Dice, t: Tables) -> Parameters:
     of_dag = dice.choice(DAGS)
     task_ids = dice.some(TASKS) if dice.often() else []
-    run_ids = [run.id for run in t.run.values() if run.dag_id == of_dag]
-    return {"dag_id": of_dag, "dag_run_ids": dice.some(run_ids), "task_ids": task_ids}
+    run_ids = [run.id for run in _in_order(t.run) if run.dag_id == of_dag]
+    return {"dag_id": of_dag, "dag_run_ids": [*dice.some(run_ids), _GONE], "task_ids": task_ids}
 
 
 # -- task instances -----------------------------------------------------------------------------------------------------
@@ -276,7 +296,7 @@ def _previous(dice: Dice, t: Tables) -> Parameters:
 
 @asked_with(task_instances._LOCK)
 def _lock(dice: Dice, t: Tables) -> Parameters:
-    return {"dag_ids": sorted(dice.some(list(t.dag) if dice.often() else DAGS)), "pools": sorted(dice.some(POOLS))}
+    return {"dag_ids": sorted(dice.some(sorted(t.dag) if dice.often() else DAGS)), "pools": sorted(dice.some(POOLS))}
 
 
 @asked_with(task_instances._SELECT_OCCUPANCY)
@@ -287,14 +307,15 @@ def _occupancy(dice: Dice, t: Tables) -> Parameters:
 
 @asked_with(task_instances._QUEUE)
 def _queue(dice: Dice, t: Tables) -> Parameters:
-    given = [(ti.id, dice.attempt_id(), dice.choice(POOLS), "celery") for ti in t.ti.values()]
+    tis = dice.sample(_in_order(t.ti), len(t.ti))
+    given = [(ti.id, dice.attempt_id(), dice.choice(POOLS), dice.choice(["celery", "local"])) for ti in tis]
     return {"job_id": 1 if dice.often() else 2, **_columns(given, "ti_ids", "attempt_ids", "pools", "executors")}
 
 
 @asked_with(task_instances._SETTLE)
 def _settle(dice: Dice, t: Tables) -> Parameters:
     states = ["success", "skipped", "upstream_failed"]
-    given = [(ti.id, dice.choice(states), dice.or_none("so")) for ti in t.ti.values()]
+    given = [(ti.id, dice.choice(states), dice.or_none("so")) for ti in _in_order(t.ti)]
     return _columns(given, "ti_ids", "states", "errors")
 
 
@@ -332,8 +353,8 @@ def _lose(dice: Dice, t: Tables) -> Parameters:
 
 @asked_with(recovery._RESET_ORPHANS)
 def _reset_orphans(dice: Dice, t: Tables) -> Parameters:
-    held = [ti.external_executor_id for ti in t.ti.values() if ti.external_executor_id is not None and dice.rarely()]
-    only = None if dice.often() else dice.choice(list(t.run))
+    held = [ti.external_executor_id for ti in _in_order(t.ti) if ti.external_executor_id is not None and dice.rarely()]
+    only = None if dice.often() else dice.choice(sorted(t.run))
     return {"job_id": _job_id(dice, t), "lease_timeout": _TIMEOUT, "held": held, "dag_run_id": only}
 
 
@@ -344,7 +365,7 @@ def _reset_orphans(dice: Dice, t: Tables) -> Parameters:
 def _claim(dice: Dice, t: Tables) -> Parameters:
     given = [
         (ti.id, _attempt_of(dice, t, ti) or dice.attempt_id(), ti.try_number + dice.rarely())
-        for ti in dice.sample(list(t.ti.values()), len(t.ti))
+        for ti in dice.sample(_in_order(t.ti), len(t.ti))
     ]
     return {**_columns(given, "ids", "attempts", "tries"), "hostname": "worker 3", "pid": 3}
 
@@ -357,7 +378,8 @@ def _renew(dice: Dice, t: Tables) -> Parameters:
 
 @asked_with(attempts._FINISH)
 def _finish(dice: Dice, t: Tables) -> Parameters:
-    ends = [_end(dice, ti.id, _attempt_of(dice, t, ti) or dice.attempt_id()) for ti in t.ti.values()]
+    given = [_end(dice, ti.id, _attempt_of(dice, t, ti) or dice.attempt_id()) for ti in _in_order(t.ti)]
+    ends = attempts._in_order_of_id(given)
     pushed = [
         (end.attempt_id, key, json.dumps(value))
         for end in ends
@@ -380,6 +402,24 @@ def _end(dice: Dice, ti_id: int, attempt_id: str) -> attempts.Finish:
         started_ago=dice.choice([None, timedelta(seconds=5), 40 * _TIMEOUT]),
         ended_ago=dice.choice([timedelta(0), timedelta(seconds=1), 40 * _TIMEOUT]),
     )
+
+
+# -- what ends a run early ----------------------------------------------------------------------------------------------
+
+
+@asked_with(attempts._STOP_RUN)
+def _stop_run(dice: Dice, t: Tables) -> Parameters:
+    return {"dag_run_id": dice.choice(sorted(t.run)), "spared_task_ids": dice.some(TASKS)[:1], "error": "stopped"}
+
+
+@asked_with(runs._SELECT_TIMED_OUT)
+def _overdue(dice: Dice, t: Tables) -> Parameters:
+    return {"dag_run_ids": _run_ids(dice, t), "timeout": dice.choice([1, 3]) * timedelta(seconds=10)}
+
+
+@asked_with(clearing._TIME_OUT)
+def _time_out(dice: Dice, t: Tables) -> Parameters:
+    return {"dag_run_ids": _run_ids(dice, t), "error": "dagrun_timeout of 3:00 is over"}
 
 
 # -- clearing, cancelling, mappings -------------------------------------------------------------------------------------
@@ -406,17 +446,18 @@ def _cancel(dice: Dice, t: Tables) -> Parameters:
 @asked_with(mapping._EXPAND)
 def _expand(dice: Dice, t: Tables) -> Parameters:
     template = runs.TaskTemplate("each", -1, 2, "narrow", 1, "other", "celery", "BashOperator", 2, dynamic=True)
-    return {**template._asdict(), "dag_run_id": dice.choice(list(t.run)), "length": dice.randint(0, 4)}
+    expanded = sorted({ti.dag_run_id for ti in t.ti.values() if ti.task_id == "each"}) or sorted(t.run)
+    return {**template._asdict(), "dag_run_id": dice.choice(expanded), "length": dice.choice([0, 0, 1, 2, 3, 4])}
 
 
 @asked_with(mapping._SELECT_EXPANDED)
 def _expanded(dice: Dice, t: Tables) -> Parameters:
-    return {"dag_run_id": dice.choice(list(t.run)), "task_id": dice.choice(["each", "each", "one"])}
+    return {"dag_run_id": dice.choice(sorted(t.run)), "task_id": dice.choice(["each", "each", "one"])}
 
 
 @asked_with(mapping._SELECT_LENGTHS)
 def _lengths(dice: Dice, t: Tables) -> Parameters:
-    return {"dag_run_id": dice.choice(list(t.run)), "task_ids": dice.some(TASKS)}
+    return {"dag_run_id": dice.choice(sorted(t.run)), "task_ids": dice.some(TASKS)}
 
 
 # -- what is said of a job ----------------------------------------------------------------------------------------------
@@ -446,5 +487,3 @@ def _running(dice: Dice, t: Tables) -> Parameters:
 @asked_with(report._FINISHED_SINCE)
 def _finished_since(dice: Dice, t: Tables) -> Parameters:
     return {"job_id": _job_id(dice, t), "window": 2 * _TIMEOUT}
-
-

@@ -64,10 +64,16 @@ def random_tables(seed: int) -> Tables:
     tables.job = {job_id: _job(dice, job_id) for job_id in (1, 2, 3)}
     tables.run = {run.id: run for run in _runs(dice)}
     tables.date = {(date.job_id, date.dag_id, date.ordinal): date for date in _dates(dice, tables)}
-    tables.ti = {ti.id: ti for run in tables.run.values() for ti in _task_instances(dice, run)}
+    ids = iter(dice.sample(range(1, 1000), 999))  # which run comes first, or which index, is not to be seen in them
+    tables.ti = {ti.id: ti for run in tables.run.values() for ti in _task_instances(dice, run, ids)}
     tables.attempt = {attempt.attempt_id: attempt for attempt in _attempts(dice, tables)}
     tables.xcom = {(xcom.task_instance_id, xcom.key): xcom for xcom in _xcoms(dice, tables)}
+    tables.restore({name: _shuffled(dice, rows) for name, rows in tables.snapshot().items()})
     return fresh_ids(tables)
+
+
+def _shuffled(dice: Dice, rows: dict[Any, Row]) -> dict[Any, Row]:
+    return dict(dice.sample(list(rows.items()), len(rows)))
 
 
 def fresh_ids(tables: Tables) -> Tables:
@@ -85,7 +91,7 @@ def copy_of(tables: Tables) -> Tables:
 
 
 def _job(dice: Dice, job_id: int) -> Row:
-    state = dice.choice([JobState.RUNNING, JobState.QUEUED, JobState.PAUSED, *JobState])
+    state = dice.choice([JobState.RUNNING, JobState.RUNNING, JobState.QUEUED, JobState.PAUSED, *JobState])
     holder = dice.or_none(f"coordinator {job_id}")
     return Row(
         id=job_id,
@@ -127,9 +133,9 @@ def _run(dice: Dice, run_id: int, dag_id: str, date: datetime) -> Row:
         data_interval_start=date,
         data_interval_end=date + DAY,
         run_type=dice.choice([RunType.BACKFILL, RunType.BACKFILL, *RunType]).value,
-        state=dice.choice([DagRunState.RUNNING, DagRunState.RUNNING, *DagRunState]).value,
+        state=dice.choice([DagRunState.RUNNING, DagRunState.RUNNING, DagRunState.FAILED, *DagRunState]).value,
         conf=dice.choice([{}, {"key": [1, None]}]),
-        external_trigger=dice.rarely(),
+        external_trigger=not dice.often(),
         creating_job_id=dice.or_none(dice.randint(1, 3)),
         job_id=dice.or_none(dice.randint(1, 2)),
         start_date=dice.or_none(dice.ago()),
@@ -148,7 +154,7 @@ def _dates(dice: Dice, tables: Tables) -> Iterator[Row]:
                 run = runs.get((dag_id, date))
                 if dice.rarely():
                     continue
-                active = (dag_id, date) not in owned and dice.often()
+                active = (dag_id, date) not in owned and not dice.rarely()
                 owned |= {(dag_id, date)} if active else set()
                 yield Row(
                     job_id=job_id,
@@ -159,28 +165,29 @@ def _dates(dice: Dice, tables: Tables) -> Iterator[Row]:
                     data_interval_end=date + DAY,
                     action=dice.choice(["create", "take", "clear", "done"]),
                     dag_run_id=run.id if run is not None and dice.often() else None,
-                    progress=dice.choice(["pending", "admitted", "finished"]),
+                    progress=dice.choice(["pending", "pending", "admitted", "finished"]),
                     active=active,
                 )
 
 
-def _task_instances(dice: Dice, run: Row) -> Iterator[Row]:
-    places = [(task_id, -1) for task_id in TASKS] + [("each", 0), ("each", 1), ("each", 2)]
+def _task_instances(dice: Dice, run: Row, ids: Iterator[int]) -> Iterator[Row]:
+    places = [(task_id, -1) for task_id in TASKS] + [("each", 0), ("each", 1), ("each", 2), ("two", 0)]
     for place in dice.some(places) if dice.often() else []:
-        yield _task_instance(dice, run, *place)
+        yield _task_instance(dice, run, next(ids), *place)
 
 
-def _task_instance(dice: Dice, run: Row, task_id: str, map_index: int) -> Row:
+def _task_instance(dice: Dice, run: Row, ti_id: int, task_id: str, map_index: int) -> Row:
     states = TaskInstanceState
+    likely = [states.QUEUED, states.RUNNING, states.RUNNING, states.REMOVED, states.SKIPPED]
     start, attempt_id = dice.or_none(dice.ago()), dice.or_none(dice.attempt_id())
     return Row(
-        id=run.id * 10 + TASKS.index(task_id) + (map_index + 1) * 2,
+        id=ti_id,
         dag_run_id=run.id,
         dag_id=run.dag_id,
         run_id=run.run_id,
         task_id=task_id,
         map_index=map_index,
-        state=dice.choice([states.QUEUED, states.RUNNING, states.RUNNING, *states]).value,
+        state=dice.choice([*likely, *states]).value,
         try_number=dice.randint(0, 2),
         max_tries=dice.randint(0, 2),
         try_open=dice.often(),
@@ -197,8 +204,8 @@ def _task_instance(dice: Dice, run: Row, task_id: str, map_index: int) -> Row:
         pool=dice.choice(POOLS),
         pool_slots=dice.randint(1, 2),
         queue=dice.choice(["default", "other"]),
-        executor="celery",
-        operator="SubDagOperator" if task_id == "sub" else "BashOperator",
+        executor=dice.choice(["celery", "local"]),
+        operator="SubDagOperator" if task_id == "sub" else dice.choice(["BashOperator", "PythonOperator"]),
         priority_weight=dice.randint(1, 2),
         hostname=dice.choice(["worker 1", "worker 2", None]),
         pid=dice.choice([1, 2, None]),

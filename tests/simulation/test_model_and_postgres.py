@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from test_simulation import Disturbed, HandledByOperators, play
 from world import World
 
+
 @pytest.fixture
 def frozen(engine: Engine) -> Engine:
     freeze_time(engine)

@@ -10,8 +10,9 @@ from unittest import mock
 from uuid import UUID
 
 import model_attempts  # noqa: F401  # registers what answers the statements, with what it imports
+import model_stops  # noqa: F401  # so does this
 from frozen_time import UNTIL_IDLE, FrozenTime
-from invariants import Invariants
+from invariants import Invariants, teardowns
 from model_database import Change, Database, Row
 from planned_jobs import PlannedJob
 from players import Broker, Coordinator, Death, Phase, Worker, finish
@@ -112,6 +113,11 @@ class World:
             outcome = "success"
         value, skips = script.returned(task_id, day), script.skips(task_id, day)
         return finish(claim, outcome, at=self.time.now(), value=value, skips=skips)
+
+    def stops_run(self, claim: Claim) -> set[str] | None:
+        """Return what stays of a run in which this task has failed for good, where the DAG has `fail_stop` (S6.8)."""
+        dag = self.dag(claim.dag_id)
+        return {claim.task_id, *teardowns(dag)} if dag.fail_stop else None
 
     def note_finish(self, claim: Claim, finished: Finish) -> None:
         if finished.state == TaskInstanceState.UP_FOR_RESCHEDULE:
@@ -285,7 +291,9 @@ class World:
         rows = [f"{self.place(ti)} {ti.state} {ti.external_executor_id or ''}" for ti in self.tables.ti.values()]
         who = [f"{each.name}: {each.end or each.turns.asleep_until}" for each in self.coordinators]
         busy = [f"{each.name}: {each.phase.name}" for each in self.workers if each.phase is not Phase.IDLE]
-        return "\n  ".join([f"at {self.time.seconds:g} s {[self.row_of(job) for job in self.jobs]}", *rows, *who, *busy])
+        return "\n  ".join(
+            [f"at {self.time.seconds:g} s {[self.row_of(job) for job in self.jobs]}", *rows, *who, *busy]
+        )
 
 
 def faultless(*scripts: Script) -> dict[str, Any]:
