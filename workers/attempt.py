@@ -118,8 +118,11 @@ class RunningAttempt:
         except LogUnwritable as error:
             return conclude(Failed(error), claim, None, self._mask)
         with log:
-            with self._between.capture.to(log), self._between.surroundings.own():
-                conclusion = self._run(log)
+            with self._between.capture.to(log):
+                try:
+                    conclusion = self._run(log)
+                finally:
+                    self._between.surroundings.restore()
             if log.broken is not None:
                 logger.warning("The log %s is not complete: %s", self._path, log.broken.strerror)
         return conclusion

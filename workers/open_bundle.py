@@ -126,7 +126,9 @@ class OpenBundle:
     @property
     def must_write(self) -> bool:
         """Whether something has to be written before the next attempt begins."""
-        return any(isinstance(each.conclusion, Ended) and each.conclusion.stop_run is not None for each in self._ended)
+        with self._lock:  # asked after each end, so that the last one tells
+            last = self._ended[-1].conclusion if self._ended else None
+        return isinstance(last, Ended) and last.stop_run is not None
 
     def write(self) -> None:
         """Write what waits, however long the database is away."""

@@ -252,16 +252,8 @@ class Reconciler:
         return Failure(verdict.task_instance_id, verdict.attempt_id, verdict.error, delay)
 
     def _delay(self, row: TaskInstanceFacts) -> timedelta:
-        task = self._course.task(row)
-        return retry_delay(
-            retry_delay=task.retry_delay,
-            exponential_backoff=task.retry_exponential_backoff,
-            max_retry_delay=task.max_retry_delay,
-            dag_id=self._course.dag_id_of(row.dag_run_id),
-            task_id=row.task_id,
-            logical_date=self._course.window.run(row.dag_run_id).logical_date,
-            try_number=row.try_number,
-        )
+        logical_date = self._course.window.run(row.dag_run_id).logical_date
+        return retry_delay(self._course.task(row), logical_date, row.try_number)
 
     # -- who holds what -------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import text
+from sqlalchemy import column, text
 
 from backfill.keys import TaskInstanceKey
 from backfill.messages import Attempt
@@ -93,7 +93,7 @@ select t.id, cast(t.external_executor_id as text), t.dag_run_id, t.dag_id, t.tas
 from claimed t join dag_run r on r.id = t.dag_run_id left join job j on j.id = t.queued_by_job_id
 window same_job as (partition by j.id order by t.position)
 order by t.position
-""")
+""").columns(*map(column, (*Claim._fields[:-3], "job")))  # named, so that it is worked out once what rows are made of
 
 
 def claim_if_queued(tx: Tx, attempts: Sequence[Attempt], *, hostname: str, pid: int) -> list[Claim]:

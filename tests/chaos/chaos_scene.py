@@ -106,7 +106,7 @@ class Scene(Processes):
         return self.start("run", *self._range, "--workers", "0", *flags, **settings)
 
     def submit(self, *flags: str) -> None:
-        submitted = self.start("submit", *self._range, *flags)
+        submitted = self.do("submit", *self._range, *flags)
         assert submitted.end() == 0, submitted.told
 
     def resume(self, **settings: object) -> Command:

@@ -24,7 +24,7 @@ def nothing_happens(scene: Scene) -> None:
     scene.expect_end(run)
 
 
-@fault("kill -9 of a worker's child", kills=True, quick=True)
+@fault("kill -9 of a worker's child", kills=True)
 def a_child_is_killed(scene: Scene) -> None:
     scene.start_workers()
     run = scene.run()

@@ -209,10 +209,10 @@ def test_what_is_cleared_while_its_run_ends_is_not_forgotten_in_a_finished_run(h
         with house.engine.begin() as tx:
             return clear_task_instances(tx, [house.run_row().id], {"a": 0})
 
-    def write_while_somebody_clears(outcomes, tx):
+    def write_while_somebody_clears(outcomes, tx, *, seen):
         cleared = clearing.submit(clear)
         wait_until(lambda: cleared.done() or waits_for_a_lock(house.engine), "the clear is done, or waits")
-        write_outcomes(outcomes, tx)
+        return write_outcomes(outcomes, tx, seen=seen)
 
     monkeypatch.setattr(settling, "write_outcomes", write_while_somebody_clears)
     pump(at_work)
