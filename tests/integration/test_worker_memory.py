@@ -97,7 +97,7 @@ def test_what_a_task_held_when_memory_ran_out_is_let_go_before_its_end_is_told(
         (Execution, "report"),
         (Execution, "call_back"),
         (TaskLog, "close"),
-        (Surroundings, "_restore"),
+        (Surroundings, "restore"),
         (around_the_task, "conclude"),
     ],
     ids=["report", "callbacks", "log", "surroundings", "conclusion"],
