@@ -168,6 +168,8 @@ class Execution:
 
     def _within_time(self, task: BaseOperator, context: TaskContext) -> Any:
         limit = task.execution_timeout
+        if limit is None:
+            return task.execute(context)
         with self._guard.time_limit(limit):
             result = task.execute(context)
         if self._guard.timed_out:  # the task caught the error and went on: its time is over all the same (S6.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -45,6 +45,10 @@ class Lease(Protocol):
 
     def fence(self, tx: Tx) -> JobControl:
         """Lock the job's row against takeover until `tx` ends; `LeaseLost` if another holds it."""
+        ...
+
+    def fence_and_lock_limits(self, tx: Tx, dag_ids: Sequence[str], pools: Sequence[str]) -> dict[str, int]:
+        """Do what `fence` does, lock the limits of DAGs and pools (S5.1), and return the slots of each pool that exists."""
         ...
 
     def renew_if_due(self, *, at_once: bool = False) -> JobControl | None:
@@ -90,6 +94,23 @@ class Workplace:
         def fenced(tx: Connection | Session) -> T:
             self.lease.fence(tx)
             return work(tx)
+
+        return self._transact(self.engine, fenced, session)
+
+    def write_under_limits(
+        self,
+        work: Callable[[Connection | Session, Mapping[str, int]], T],
+        dag_ids: Sequence[str],
+        pools: Sequence[str],
+        session: Session | None = None,
+    ) -> T:
+        """As `write`, in a transaction that has locked the limits of DAGs and pools (S5.1).
+
+        `work` is also given the slots of each of the pools that exists.
+        """
+
+        def fenced(tx: Connection | Session) -> T:
+            return work(tx, self.lease.fence_and_lock_limits(tx, dag_ids, pools))
 
         return self._transact(self.engine, fenced, session)
 
