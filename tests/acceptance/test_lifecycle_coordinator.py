@@ -26,9 +26,10 @@ def wait_for_epoch(stage: Stage, rows: Rows, epoch: int) -> None:
 
 
 def test_after_a_crash_resume_waits_for_the_lease_and_adopts_what_runs(stage: Stage, rows: Rows) -> None:
-    run = drive_with_two_running(stage)
+    patient = {"coordinator__heartbeat_interval": 1.5}  # a lease of nine seconds: the command is there before its end
+    run = drive_with_two_running(stage, **patient)
     run.kill_all()
-    resumed = stage.start("resume", str(rows.job.id))
+    resumed = stage.start("resume", str(rows.job.id), **patient)
     wait_for_epoch(stage, rows, 2)
     assert re.search(
         rf"Job {rows.job.id} is held by process {run.process.pid} on \S+, which was heard of \d s ago; "
