@@ -11,7 +11,7 @@ DEMO_HOME := $(CURDIR)/.backfill/demo
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-slow simulate chaos bench format docs clean
+.PHONY: help setup demo check test test-failed test-slow simulate chaos bench format docs clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ check: $(VENV)/.for-dev ## Lint, types, layers, and that docs/ fit the code.
 
 test: $(VENV)/.for-dev ## Run the suite against real PostgreSQL, Valkey and Celery workers.
 	$(BIN)/pytest -n auto -m "not slow"
+
+test-failed: $(VENV)/.for-dev ## Run again what failed last, one after the other, up to the first that fails again.
+	$(BIN)/pytest --last-failed --last-failed-no-failures none --exitfirst -m "not slow"
 
 test-slow: $(VENV)/.for-dev ## Run the tests that take longer.
 	$(BIN)/pytest -n auto -m slow

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,14 +19,24 @@ from celery.worker.control import control_command
 from backfill.exceptions import MessageError
 from backfill.messages import LOOK, Bundle
 
-#: What the main process sends to its children. Nothing happens where it is not handled, and a system call that it meets goes on.
+#: What the main process sends to its children. Nothing happens where it is not waited for, since it is ignored by default.
 SIGNAL = signal.SIGURG
 
 
 def on_order(look: Callable[[], object]) -> None:
-    """Have `look` called in this process, in its main thread, when an order comes."""
-    signal.signal(SIGNAL, lambda _number, _frame: look())
-    signal.siginterrupt(SIGNAL, False)
+    """Have `look` called in this process, in a thread of its own, when an order comes; to be called before others start threads.
+
+    No handler is set: it would run between two instructions of the task only, and a task may be in C code for an hour. Blocked in
+    all threads, the signal waits until it is asked for, and none is lost.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {SIGNAL})
+    threading.Thread(target=_wait_for_orders, args=(look,), name="orders", daemon=True).start()
+
+
+def _wait_for_orders(look: Callable[[], object]) -> None:
+    while True:
+        signal.sigwait({SIGNAL})
+        look()
 
 
 @control_command(name=LOOK, visible=False)  # type: ignore[untyped-decorator]  # Celery has no types

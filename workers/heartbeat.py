@@ -100,7 +100,8 @@ class Heartbeat:
         #: Guards what follows; notified when the thread has to look again before it would by itself.
         self._changed = threading.Condition()
         self._watches: list[Watch] = []
-        self._failing = False
+        #: When a renewal that failed is tried again.
+        self._retry_at: float | None = None
         #: When the thread wakes by itself; None: not before it is notified.
         self._wakes_at: float | None = 0.0
         self._look_at: float | None = None
@@ -156,7 +157,7 @@ class Heartbeat:
                 self._rearm()
 
     def hurry(self) -> None:
-        """Have the thread renew at once, and find out what the rows say. May be called in a signal handler."""
+        """Have the thread renew at once, and find out what the rows say."""
         with self._changed:
             self._hurried = True
             self._changed.notify()
@@ -198,10 +199,10 @@ class Heartbeat:
         try:
             renewal = self._renew([watch.attempt_id for watch in watches], begun)
         except Exception as error:  # noqa: BLE001  # whatever it is: the switch decides when it has lasted too long
-            self._failing = True
+            self._retry_at = self.now() + min(_RETRY_AFTER, self._interval / 2)
             logger.warning("The heartbeat could not be renewed: %s", error)
         else:
-            self._failing = False
+            self._retry_at = None
             self._note(watches, renewal, sent, begun.keys())
 
     def _note(self, watches: list[Watch], renewal: Renewal, sent: float, begun: AbstractSet[str]) -> None:
@@ -262,9 +263,7 @@ class Heartbeat:
         """Return the seconds until the next renewal, retry, look or due time."""
         now = self.now()
         moments = [watch.renewed + self._interval for watch in self._watches if not watch.is_lost]
-        soonest = min(moments, default=now + self._interval)
-        if self._failing:
-            soonest = max(soonest, now + min(_RETRY_AFTER, self._interval / 2))
+        soonest = min(moments, default=now + self._interval) if self._retry_at is None else self._retry_at
         dues = [watch.due for watch in self._watches if watch.due is not None]
         looks = [] if self._look_at is None else [self._look_at]
         return max(0.0, min([soonest, *dues, *looks]) - now)
@@ -283,7 +282,11 @@ class Heartbeat:
     def _renewal_is_due(self) -> bool:
         now = self.now()
         with self._changed:
-            return self._hurried or any(now >= watch.renewed + self._interval for watch in self._watches)
+            if self._hurried:
+                return True
+            if self._retry_at is not None:
+                return now >= self._retry_at
+            return any(now >= watch.renewed + self._interval for watch in self._watches)
 
     def _call_overdue(self) -> None:
         now = self.now()

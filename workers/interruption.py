@@ -164,7 +164,6 @@ class Interruption:
 
     def cancel(self, guard: Guard) -> None:
         """Stop the attempt of `guard` because its job is cancelled, unless it has ended; for another thread."""
-        guard.killed_after(PATIENCE[StopReason.CANCELLED])  # also where the task has a signal handler of its own
         self._stop(guard, StopReason.CANCELLED)
 
     def orphaned(self) -> bool:
@@ -174,7 +173,7 @@ class Interruption:
     def notice_parent(self) -> None:
         """Stop if the parent is gone; for another thread, where the kernel does not tell."""
         if self.reason is None and self.orphaned():
-            os.kill(os.getpid(), _PARENT_DIED)
+            _signal_main_thread(_PARENT_DIED)
 
     def worker_stops_soon(self) -> bool:
         """Return whether the worker is told to stop, now or within a moment: one signal may reach all of its processes."""
@@ -203,8 +202,9 @@ class Interruption:
             self._interrupt(order[1])
 
     def _stop(self, guard: Guard, reason: StopReason) -> None:
+        guard.killed_after(PATIENCE[reason])  # also where the task is in C code, or has a signal handler of its own
         self._order = guard, reason
-        os.kill(os.getpid(), signal.SIGTERM)
+        _signal_main_thread(signal.SIGTERM)
 
     def _why(self) -> StopReason:
         if self.orphaned():
@@ -216,6 +216,13 @@ class Interruption:
         if guard is not None:
             guard.killed_after(PATIENCE[reason])
             guard.interrupt(TaskStopped(reason))
+
+
+def _signal_main_thread(number: signal.Signals) -> None:
+    """Signal the thread that runs the task: one that any thread may take need not wake it from a system call."""
+    main = threading.main_thread().ident
+    if main is not None:
+        signal.pthread_kill(main, number)
 
 
 def _signal_at_death_of_parent(number: int) -> int:

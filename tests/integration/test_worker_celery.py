@@ -1,5 +1,6 @@
 import base64
 import dataclasses
+import hashlib
 import json
 import os
 import pickle
@@ -27,7 +28,7 @@ from backfill.config import Settings
 from backfill.embedded import Servers
 from backfill.executors import CeleryExecutor, ExecutorContext, Mailbox, broker
 from backfill.executors.environment import settings_environment
-from backfill.messages import TASK_NAME, DagSource
+from backfill.messages import TASK_NAME, Attempt, DagSource
 from backfill.operators import PythonOperator
 from workers.presence import LIFETIME
 
@@ -71,6 +72,16 @@ def moody(root: str) -> Callable[[str], None]:
     return run
 
 
+def computes(root: str) -> Callable[[], None]:
+    """Return a task that is in C code for minutes, in which no signal reaches it."""
+
+    def run() -> None:
+        Path(root, "computes.begun").touch()
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000_000)
+
+    return run
+
+
 def dag_of(place: Path) -> DAG:
     """Return a DAG whose tasks do what their names say, with files in `place`."""
     root = str(place)
@@ -108,6 +119,7 @@ def dag_of(place: Path) -> DAG:
         for function in (quick, waits, hangs, exits, crashes, fails):
             PythonOperator(task_id=function.__name__, python_callable=function, retries=1)
         PythonOperator(task_id="moody", python_callable=moody(root))
+        PythonOperator(task_id="computes", python_callable=computes(root))
     return dag
 
 
@@ -222,15 +234,8 @@ def test_of_what_a_dying_child_held_only_the_one_that_it_died_in_has_to_answer_f
         assert not (event.infrastructure and not event.alone)
 
 
-def test_an_order_to_look_stops_what_is_not_current_any_more_at_once(
-    start_worker: StartWorker, stage: Stage, wait_until: WaitUntil, place: Path
-) -> None:
-    never = {"task.heartbeat_interval": 3600, "task.heartbeat_timeout": 14400}
-    worker = start_worker("-c", "2", **never)
-    hanging, waiting = stage.queue("hangs"), stage.queue("waits")
-    worker.send(stage.bundle(hanging), stage.bundle(waiting))
-    wait_until(lambda: begun(place, "hangs") and begun(place, "waits"), "both tasks run")
-    stage.set(hanging, state="skipped")
+def order_to_look(worker: WorkerProcess, stage: Stage, *attempts: Attempt) -> None:
+    """Give the order as a coordinator does after a takeover, which knows nothing of what was sent."""
     executor = CeleryExecutor()
     context = ExecutorContext(
         job_id=stage.job_id,
@@ -240,13 +245,37 @@ def test_an_order_to_look_stops_what_is_not_current_any_more_at_once(
         dag_source=DagSource("work"),
         mailbox=Mailbox(),
     )
-    executor.start(context)  # as after a takeover: it knows nothing of what was sent
-    executor.terminate([hanging.attempt_id, waiting.attempt_id])
+    executor.start(context)
+    executor.terminate([attempt.attempt_id for attempt in attempts])
     executor.end()
+
+
+def test_an_order_to_look_stops_what_is_not_current_any_more_at_once(
+    start_worker: StartWorker, stage: Stage, wait_until: WaitUntil, place: Path
+) -> None:
+    never = {"task.heartbeat_interval": 3600, "task.heartbeat_timeout": 14400}
+    worker = start_worker("-c", "2", **never)
+    hanging, waiting = stage.queue("hangs"), stage.queue("waits")
+    worker.send(stage.bundle(hanging), stage.bundle(waiting))
+    wait_until(lambda: begun(place, "hangs") and begun(place, "waits"), "both tasks run")
+    stage.set(hanging, state="skipped")
+    order_to_look(worker, stage, hanging, waiting)
     wait_until(lambda: "not current any more; it was stopped" in stage.log(hanging), "the task was stopped")
     (place / "go").touch()
     wait_until(lambda: stage.state(waiting) == "success", "the other task was left alone")
     assert stage.state(hanging) == "skipped"
+
+
+def test_an_order_to_look_is_followed_while_the_task_is_in_c_code(
+    start_worker: StartWorker, stage: Stage, wait_until: WaitUntil, place: Path
+) -> None:
+    worker = start_worker("-c", "1", **{"task.heartbeat_interval": 3600, "task.heartbeat_timeout": 14400})
+    computing = stage.queue("computes")
+    worker.send(stage.bundle(computing))
+    wait_until(lambda: begun(place, "computes"), "the task runs")
+    before = stage.column(computing, "heartbeat_at")
+    order_to_look(worker, stage, computing)
+    wait_until(lambda: stage.column(computing, "heartbeat_at") > before, "its process has looked at its row")
 
 
 def test_a_child_that_is_told_to_stop_fails_its_attempt_and_goes_on(

@@ -52,6 +52,7 @@ class WorkerProcess:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        sys.stdout.write(self.log.read_text(errors="replace"))  # shown beside a test that failed
 
     @property
     def presence(self) -> dict[str, Any] | None:

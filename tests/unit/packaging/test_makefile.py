@@ -35,7 +35,10 @@ def test_help_lists_every_target() -> None:
 
 
 def test_ci_does_what_the_readme_tells_people_to_do() -> None:
-    assert [line for line in read(".ci/run").splitlines() if line.startswith("make ")] == ["make check", "make test"]
+    assert [line for line in read(".ci/run").splitlines() if line.startswith("make ")] == [
+        "make check",
+        "make test || make test-failed",
+    ]
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 

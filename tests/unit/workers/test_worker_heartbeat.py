@@ -44,9 +44,11 @@ class Database:
         self.renewed: list[list[str]] = []
         self.begun: list[dict[str, float]] = []
         self.away = False
+        self.refused = 0
 
     def renew(self, attempt_ids: Sequence[str], begun: Mapping[str, float]) -> Renewal:
         if self.away:
+            self.refused += 1
             raise ConnectionError
         self.renewed.append(list(attempt_ids))
         self.begun.append(dict(begun))
@@ -267,6 +269,18 @@ def test_what_was_lost_or_cancelled_while_it_waited_does_not_begin(heartbeat: He
 def test_a_hurried_thread_renews_at_once(heartbeat: Heartbeat, database: Database, wait_until: WaitUntil) -> None:
     with watched(heartbeat, "a", claimed=1000.0):
         heartbeat.hurry()
+        wait_until(lambda: database.renewed == [["a"]], "the heartbeat was renewed")
+
+
+def test_an_order_to_look_is_followed_again_soon_where_the_database_did_not_answer(
+    heartbeat: Heartbeat, database: Database, switch: Switch, wait_until: WaitUntil
+) -> None:
+    with watched(heartbeat, "a", claimed=1000.0):
+        database.away = True
+        heartbeat.hurry()
+        wait_until(lambda: database.refused, "it was tried")
+        database.away = False
+        switch.time += 1  # far from the next renewal
         wait_until(lambda: database.renewed == [["a"]], "the heartbeat was renewed")
 
 
