@@ -121,6 +121,38 @@ def claim_if_queued(tx: Tx, attempts: Sequence[Attempt], *, hostname: str, pid: 
     return claims
 
 
+# Host and process id have namesakes, and a message may come twice: only the start date is this one claim's own.
+_RENEW_CLAIMED = text("""
+with mine as (
+    select t.id
+    from unnest(cast(:ids as bigint[]), cast(:attempts as uuid[]), cast(:starts as timestamptz[])) as g (id, attempt_id, start_date)
+    join task_instance t
+        on t.id = g.id and t.state = 'running' and t.external_executor_id = g.attempt_id and t.start_date = g.start_date
+    where t.hostname = :hostname and t.pid = :pid
+    order by t.id for no key update of t
+)
+update task_instance t set heartbeat_at = statement_timestamp() from mine where t.id = mine.id
+returning cast(t.external_executor_id as text)
+""")
+
+
+def renew_if_claimed(tx: Tx, claims: Sequence[Claim], *, hostname: str, pid: int) -> set[str]:
+    """Return the attempt ids of `claims` that were written, with their heartbeats renewed.
+
+    For whoever made them in a transaction of which it is not known whether it was committed.
+    """
+    if not claims:
+        return set()
+    values = {
+        "ids": [claim.task_instance_id for claim in claims],
+        "attempts": [claim.attempt_id for claim in claims],
+        "starts": [claim.start_date for claim in claims],
+        "hostname": hostname,
+        "pid": pid,
+    }
+    return set(tx.execute(_RENEW_CLAIMED, values).scalars())
+
+
 _UNCLAIM = text("""
 with mine as (
     select t.id, a.attempt_id
