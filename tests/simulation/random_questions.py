@@ -153,11 +153,16 @@ def _some_runs(dice: Dice, t: Tables) -> Parameters:
 
 
 @asked_with(
-    task_instances._SELECT, task_instances._SELECT_REPORTED, task_instances._SCHEDULE, task_instances._UNSCHEDULE,
+    task_instances._SELECT, task_instances._SELECT_REPORTED, task_instances._UNSCHEDULE,
     recovery._SELECT_HOSTS, report._SELECT_ERROR_TEXTS,
 )  # fmt: skip
 def _some_task_instances(dice: Dice, t: Tables) -> Parameters:
     return {"ti_ids": [ti.id for ti in _tis(dice, t)] + [_GONE]}
+
+
+@asked_with(task_instances._SCHEDULE)
+def _schedule(dice: Dice, t: Tables) -> Parameters:
+    return {"waiting": _some_task_instances(dice, t)["ti_ids"]}
 
 
 @asked_with(task_instances._TAKE_BACK, recovery._LOCK_UNCLAIMED)
@@ -197,6 +202,11 @@ def _held_lease(dice: Dice, t: Tables) -> Parameters:
     job_id = _maybe_job_id(dice, t)
     is_right = job_id in t.job and dice.often()
     return {"job_id": job_id, "epoch": t.job[job_id].lease_epoch if is_right else dice.randint(0, 3)}
+
+
+@asked_with(leases._FENCE_AND_LOCK)
+def _fence_and_lock(dice: Dice, t: Tables) -> Parameters:
+    return {**_held_lease(dice, t), **_lock(dice, t)}
 
 
 @asked_with(jobs._SET_STATE)
@@ -274,12 +284,22 @@ def _count_running(dice: Dice, t: Tables) -> Parameters:
     return {"dag_id": dice.choice(DAGS), "job_id": dice.or_none(_job_id(dice, t))}
 
 
+@asked_with(runs._LOCK)
+def _lock_runs(dice: Dice, t: Tables) -> Parameters:
+    return {"dag_run_ids": [*_run_ids(dice, t), _GONE]}
+
+
 @asked_with(runs._FINISH)
 def _finish_runs(dice: Dice, t: Tables) -> Parameters:
     run_ids = [*_run_ids(dice, t), _GONE]
     return {
         "dag_run_ids": run_ids,
         "states": [dice.choice(["success", "failed", "failed", "running"]) for _ in run_ids],
+        **_columns(
+            [(ti.id, ti.state if dice.often() else "success") for ti in _tis(dice, t)] + [(_GONE, "none")],
+            "ti_ids",
+            "ti_states",
+        ),
     }
 
 
@@ -308,8 +328,12 @@ def _occupancy(dice: Dice, t: Tables) -> Parameters:
 @asked_with(task_instances._QUEUE)
 def _queue(dice: Dice, t: Tables) -> Parameters:
     tis = dice.sample(_in_order(t.ti), len(t.ti))
-    given = [(ti.id, dice.attempt_id(), dice.choice(POOLS), dice.choice(["celery", "local"])) for ti in tis]
-    return {"job_id": 1 if dice.often() else 2, **_columns(given, "ti_ids", "attempt_ids", "pools", "executors")}
+    waiting = [ti.id for ti in tis[: len(tis) // 3]]
+    given = [
+        (ti.id, dice.attempt_id(), dice.choice(POOLS), dice.choice(["celery", "local"])) for ti in tis[len(waiting) :]
+    ]
+    columns = _columns(given, "ti_ids", "attempt_ids", "pools", "executors")
+    return {"job_id": 1 if dice.often() else 2, "waiting": [*waiting, _GONE], **columns}
 
 
 @asked_with(task_instances._SETTLE)
@@ -448,6 +472,11 @@ def _expand(dice: Dice, t: Tables) -> Parameters:
     template = runs.TaskTemplate("each", -1, 2, "narrow", 1, "other", "celery", "BashOperator", 2, dynamic=True)
     expanded = sorted({ti.dag_run_id for ti in t.ti.values() if ti.task_id == "each"}) or sorted(t.run)
     return {**template._asdict(), "dag_run_id": dice.choice(expanded), "length": dice.choice([0, 0, 1, 2, 3, 4])}
+
+
+@asked_with(mapping._GROW)
+def _grow(dice: Dice, t: Tables) -> Parameters:
+    return {**_expand(dice, t), "length": dice.choice([3, 4, 6]), "at_once": dice.choice([1, 2])}
 
 
 @asked_with(mapping._SELECT_EXPANDED)
