@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -20,63 +19,10 @@ logger = logging.getLogger(__name__)
 
 #: Pauses before a worker that ended by itself is started again, in seconds; the last one repeats.
 RESTART_PAUSES = (0.0, 1.0, 5.0, 15.0)
-#: Set for a worker that waits for the environment that it works with (`Standby`).
-STANDBY = "BACKFILL_STANDBY"
 #: Seconds between two looks whether the workers of others are still there.
 LOOK_EVERY = 2.0
 #: Seconds that a worker may need for its own end, beyond the time that its tasks have.
 _LEAVING = 10.0
-
-
-def _command(concurrency: int) -> list[str]:
-    return [sys.executable, "-m", "backfill", "worker", "-c", str(concurrency)]
-
-
-class Standby:
-    """A worker process that has imported what it needs, and waits on its stdin to be told what to work with.
-
-    To import it all takes a good part of a second, in which the command itself starts servers and creates its job. The process
-    ends by itself when the command does.
-    """
-
-    def __init__(self, concurrency: int) -> None:
-        self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
-            _command(concurrency),
-            env={**os.environ, STANDBY: "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    def send_off(self, environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes] | None:
-        """Have the process work with `environment` and write to `log`; None if it was sent off before, or has ended."""
-        process, self._process = self._process, None
-        if process is None or process.stdin is None:
-            return None
-        try:
-            with process.stdin as told:
-                told.write(json.dumps({"environment": dict(environment), "log": str(log)}).encode())
-        except OSError:
-            process.wait()
-            return None
-        return process
-
-    def dismiss(self) -> None:
-        """End the process, unless it was sent off."""
-        process, self._process = self._process, None
-        if process is not None and process.stdin is not None:
-            process.kill()
-            process.stdin.close()
-            process.wait()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.dismiss()
 
 
 class LocalWorkers:
@@ -94,10 +40,8 @@ class LocalWorkers:
         log: Path,
         stop_within: timedelta,
         others_listen: Callable[[], bool],
-        standby: Standby | None = None,
     ) -> None:
-        self._command = _command(concurrency)
-        self._standby = standby
+        self._command = [sys.executable, "-m", "backfill", "worker", "-c", str(concurrency)]
         self._environment = {**environment, "BACKFILL_PARENT_PID": str(os.getpid())}
         self._log = log
         self._stop_within = stop_within
@@ -153,10 +97,7 @@ class LocalWorkers:
     def _launch(self) -> None:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._starting, self._log.open("ab") as log:
-            if self._stopping.is_set():
-                return
-            self._process = self._standby.send_off(self._environment, self._log) if self._standby is not None else None
-            if self._process is None:
+            if not self._stopping.is_set():
                 self._process = subprocess.Popen(
                     self._command,
                     env=self._environment,
