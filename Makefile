@@ -5,7 +5,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 EXAMPLES ?= 1000
-SIMULATION_SEED := $(or $(SEED),$(shell date +%s))
 DEMO_HOME := $(CURDIR)/.backfill/demo
 
 export PIP_ROOT_USER_ACTION := ignore
@@ -38,9 +37,8 @@ test-failed: $(VENV)/.for-dev ## Run again what failed last, one after the other
 test-slow: $(VENV)/.for-dev ## Run the tests that take longer.
 	$(BIN)/pytest -n auto -m slow
 
-simulate: $(VENV)/.for-dev ## Let the loop run in EXAMPLES simulated worlds full of faults; SEED finds a failure again.
-	@echo "SEED=$(SIMULATION_SEED) EXAMPLES=$(EXAMPLES)"
-	SIMULATE_EXAMPLES=$(EXAMPLES) $(BIN)/pytest -n 2 -m slow -p no:randomly tests/simulation --hypothesis-seed=$(SIMULATION_SEED)
+simulate: $(VENV)/.for-dev ## Let the loop run in EXAMPLES simulated worlds of each kind, full of faults; SEED finds a failure again.
+	SIMULATE_EXAMPLES=$(EXAMPLES) SIMULATE_SEED=$(SEED) $(BIN)/pytest -n 2 -m slow tests/simulation/test_many_worlds.py $(if $(ONLY),-k $(ONLY))
 
 chaos: $(VENV)/.for-dev ## Kill, freeze and cut off everything, and print what a journal says. SEEDS=20: at random; SEED=7: again.
 	@CHAOS_SEED=$(SEED) CHAOS_SEEDS=$(SEEDS) CHAOS_FIRST_SEED=$(if $(SEEDS),$(shell date +%s)) \

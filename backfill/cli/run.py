@@ -14,7 +14,7 @@ from backfill.cli.command import Command, is_verbose, log_format_option
 from backfill.cli.completion import complete_target
 from backfill.cli.flags import BackfillFlags, backfill_flags
 from backfill.cli.output import Format, Show, output_option, show_record, showing_each, showing_now, unread_is_no_error
-from backfill.cli.parameters import JOB
+from backfill.cli.parameters import JOB, PROCESSES
 from backfill.cli.plan import plan_only
 from backfill.cli.prompt import confirm
 from backfill.cli.several import one_after_the_other
@@ -36,7 +36,7 @@ _VERBOSE_HELP = "Show tracebacks, and each change of the reason why a task insta
 workers_option = click.option(
     "--workers",
     metavar="N",
-    type=click.IntRange(min=0),
+    type=PROCESSES,
     help="Processes of the Celery worker that is started if none listens; 0: start none.  [default: one per core, with "
     "the embedded broker]",
 )

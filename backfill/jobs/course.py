@@ -112,6 +112,9 @@ class Course:
         self.budget = Budget(settings.task.infrastructure_retries, disable_retry=request.disable_retry)
         #: Task instances whose next attempt shares no message with others (S8.3).
         self._isolated: set[int] = set()
+        #: Places in flight of the job's DAGs when dispatch last looked, with those that it gave away. While no fewer are known to be
+        #: taken, what is heard to have ended was counted as free by then.
+        self.places_counted = 0
         self.pace = Pace(clock.monotonic)
         self.throttle = Throttle(clock.monotonic)
         #: By dag_run_id and task_id: why a mapping in the window has no length.
@@ -248,7 +251,7 @@ class Course:
         finished = sum(ti.facts.state in FINISHED for ti in ended)
         if finished:
             self.pace.finished(finished)
-            self.rhythm.something_ended()
+            self.rhythm.something_ended(frees_places=self.window.places_taken < self.places_counted)
 
     def numbers(self, ti_status: DagRunTaskStatus) -> Numbers:
         """Return the numbers of S9.5: the window, what has left it, and the dates not admitted."""

@@ -90,11 +90,16 @@ def _errors(course: Course, decisions: Decisions) -> dict[int, str]:
     return {ti_id: text for ti_id, text in texts.items() if text is not None}
 
 
-def write_outcomes(outcomes: Sequence[RunOutcome], tx: Tx) -> None:
-    """Write how runs ended, and that their dates are done; what still waits in them waits no more (S2.14, S3.23)."""
-    runs.finish_runs_if_running(tx, [(outcome.dag_run_id, outcome.state) for outcome in outcomes])
-    closed = [outcome.dag_run_id for outcome in outcomes if outcome.state == DagRunState.FAILED]
+def write_outcomes(outcomes: Sequence[RunOutcome], tx: Tx, *, seen: Iterable[TaskInstanceFacts] = ()) -> set[int]:
+    """Write how runs ended, and that their dates are done; what still waits in them waits no more (S2.14, S3.23).
+
+    Returns the ids of runs that go on, as one of the task instances that were `seen` is in another state.
+    """
+    ends = [(outcome.dag_run_id, outcome.state) for outcome in outcomes]
+    _, going_on = runs.finish_runs_if_running(tx, ends, seen=((row.id, row.state) for row in seen))
+    closed = [run_id for run_id, state in ends if state == DagRunState.FAILED and run_id not in going_on]
     clearing.unschedule_if_run_closed(tx, closed)
+    return going_on
 
 
 class Ended(NamedTuple):
@@ -112,22 +117,30 @@ def end_runs(course: Course, outcomes: Sequence[RunOutcome], tx: Tx, *, at_the_e
 
     Runs that only seem finished go on: something in them was cleared unnoticed (S0.1, S2.14). At the end of the job none does.
     """
-    changed = [] if at_the_end else _changed_unnoticed(course, outcomes, tx)
+    seem_finished = [] if at_the_end else _seem_finished(course, outcomes)
+    runs.lock_runs(tx, seem_finished)  # what is cleared from here on waits for the end, and undoes it
+    if course.subdags is None:
+        seen = [row for run_id in seem_finished for row in course.window.rows(run_id)]
+        going_on = write_outcomes(outcomes, tx, seen=seen)
+        ended = [outcome for outcome in outcomes if outcome.dag_run_id not in going_on]
+        return Ended(ended, _changed_unnoticed(course, sorted(going_on), tx), Mirrored())
+    changed = _changed_unnoticed(course, seem_finished, tx)  # asked before: dates of subdags are written before runs
     going_on = {row.dag_run_id for row in changed}
     ended = [outcome for outcome in outcomes if outcome.dag_run_id not in going_on]
-    if course.subdags is not None:
-        course.subdags.pass_over(tx, ended)
-    if ended:
-        write_outcomes(ended, tx)
-    return Ended(ended, changed, Mirrored() if course.subdags is None else course.subdags.settle(tx, ended))
+    course.subdags.pass_over(tx, ended)
+    write_outcomes(ended, tx)
+    return Ended(ended, changed, course.subdags.settle(tx, ended))
 
 
-def _changed_unnoticed(course: Course, outcomes: Sequence[RunOutcome], tx: Tx) -> list[TaskInstanceFacts]:
-    """Return the rows of runs that seem finished whose state is not what is known."""
+def _seem_finished(course: Course, outcomes: Iterable[RunOutcome]) -> list[int]:
+    finished = {run.dag_run_id for run in course.window.finished_runs()}
+    return [outcome.dag_run_id for outcome in outcomes if outcome.dag_run_id in finished]
+
+
+def _changed_unnoticed(course: Course, dag_run_ids: Sequence[int], tx: Tx) -> list[TaskInstanceFacts]:
+    """Return the rows of runs whose state is not what is known."""
     window = course.window
-    finished = {run.dag_run_id for run in window.finished_runs()}
-    ids = [outcome.dag_run_id for outcome in outcomes if outcome.dag_run_id in finished]
-    rows = task_instances.select_facts_of_runs(tx, ids)
+    rows = task_instances.select_facts_of_runs(tx, dag_run_ids)
     return [row for row in rows if window.knows(row.id) and row.state != window.facts(row.id).state]
 
 

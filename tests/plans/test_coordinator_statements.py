@@ -145,7 +145,7 @@ STATEMENTS: dict[str, Callable[[Connection, Large], Any]] = {
     "fence": lambda tx, _: leases.fence(tx, JOB, 1),
     "renew lease": lambda tx, _: leases.renew_lease_if_held(tx, JOB, 1),
     # admission
-    "lock the DAG": lambda tx, _: task_instances.lock_limits(tx, [DAG_ID], []),
+    "fence and lock the DAG": lambda tx, _: leases.fence_and_lock_limits(tx, JOB, 1, [DAG_ID], []),
     "count running runs": lambda tx, _: runs.count_running_runs(tx, DAG_ID, JOB),
     "pending dates": lambda tx, _: dates.pending_dates(tx, JOB, 564),
     "admit": lambda tx, _: runs.admit_dates(
@@ -159,10 +159,13 @@ STATEMENTS: dict[str, Callable[[Connection, Large], Any]] = {
     "dates that count as done": lambda tx, _: dates.mark_dates(tx, JOB, range(FINISHED, FINISHED + 50), "finished"),
     "runs that count as done": lambda tx, db: runs.select_runs(tx, db.window),
     # dispatch
-    "lock all limits": lambda tx, _: task_instances.lock_limits(tx, [DAG_ID], ["default_pool"]),
+    "fence and lock all limits": lambda tx, _: leases.fence_and_lock_limits(tx, JOB, 1, [DAG_ID], ["default_pool"]),
     "occupancy": lambda tx, _: task_instances.select_occupancy(tx, [DAG_ID], ["default_pool"], apart=["t4"]),
     "queue": lambda tx, db: task_instances.queue_if_idle(
-        tx, JOB, [QueueRequest(ti, str(UUID(int=ti)), "default_pool", "celery") for ti in db.tis(8, 9)]
+        tx,
+        JOB,
+        [QueueRequest(ti, str(UUID(int=ti)), "default_pool", "celery") for ti in db.tis(8, 9)],
+        waiting=db.tis(10),
     ),
     "schedule": lambda tx, db: task_instances.schedule_if_idle(tx, db.tis(9, 10)),
     "take back": lambda tx, db: task_instances.take_back_if_queued(tx, db.attempts(4)),
@@ -190,7 +193,10 @@ STATEMENTS: dict[str, Callable[[Connection, Large], Any]] = {
     "orphans of a run": lambda tx, db: recovery.reset_orphans(tx, JOB, SECOND, held=[], dag_run_id=db.window[0]),
     "orphans": lambda tx, _: recovery.reset_orphans(tx, JOB, SECOND, held=[]),
     # runs end
-    "finish runs": lambda tx, db: runs.finish_runs_if_running(tx, [(run, DagRunState.FAILED) for run in db.window]),
+    "lock runs": lambda tx, db: runs.lock_runs(tx, db.window),
+    "finish runs": lambda tx, db: runs.finish_runs_if_running(
+        tx, [(run, DagRunState.FAILED) for run in db.window], seen=[(ti, "success") for ti in db.tis(1, 2, 3)]
+    ),
     "unschedule what was closed": lambda tx, db: clearing.unschedule_if_run_closed(tx, db.window),
     "runs that take too long": lambda tx, db: runs.lock_timed_out_runs(tx, db.window, timedelta()),
     "skip what takes too long": lambda tx, db: clearing.skip_if_unfinished(tx, db.window, "e"),

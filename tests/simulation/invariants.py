@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from model_database import Change
+from model_database import Change, Row
 from players import Coordinator, Worker
 from scripts import POOL
 
+from backfill.dag import DAG
 from backfill.states import FINISHED, IN_FLIGHT, TRANSITIONS
 from backfill.store.claims import Claim
 
@@ -37,11 +38,18 @@ _COORDINATORS = _pairs(
     "S3.15",
     "S3.16",
     "S3.17",
+    "S3.18",
+    "S3.19",
     "S3.20",
     "S3.21",
     "S3.23",
 )
-_WORKERS = _pairs("S3.7", "S3.8", "S3.9", "S3.10", "S3.11", "S3.12", "S3.13", "S3.15")
+_WORKERS = _pairs("S3.7", "S3.8", "S3.9", "S3.10", "S3.11", "S3.12", "S3.13", "S3.15", "S3.19")
+
+
+def teardowns(dag: DAG) -> set[str]:
+    """Return the ids of the tasks that tidy up whatever happens."""
+    return {task.task_id for task in dag.tasks if task.is_teardown}
 
 
 class Invariants:
@@ -62,12 +70,15 @@ class Invariants:
         for change in changes:
             if change.table == "ti":
                 self._check_transition(writer, change)
+                self._check_stop(writer, change)
         self._check_limits()
 
     def _check_lease(self, coordinator: Coordinator, changes: list[Change]) -> None:
         """S1.4: who lost the lease writes nothing; who takes it takes a free one."""
         world = self._world
-        before = next((each.before for each in changes if each.table == "job"), world.tables.job[world.job_id])
+        job_id = coordinator.planned.id
+        own = (each.before for each in changes if (each.table, each.key) == ("job", job_id))
+        before = next(own, world.tables.job[job_id])
         assert before is not None
         if coordinator.epoch is not None:
             assert before.lease_epoch == coordinator.epoch, f"{coordinator.name} writes without the lease: {changes}"
@@ -90,9 +101,23 @@ class Invariants:
         if writer.startswith("worker") and after.state in FINISHED:
             self._done[after.id] = after.state
 
+    def _check_stop(self, writer: str, change: Change) -> None:
+        """S6.8: with `fail_stop` a failure and the end of the rest of its run are one."""
+        ti = change.after
+        assert ti is not None
+        dag = self._world.dag(ti.dag_id)
+        has_failed = ti.state == "failed" and (change.before is None or change.before.state != "failed")
+        if not (dag.fail_stop and has_failed) or writer == "operator":
+            return
+        rest = [each for each in self._world.tables.tis_of([ti.dag_run_id]) if each.task_id not in teardowns(dag)]
+        going_on = [
+            self._world.place(each) for each in rest if each.state not in FINISHED or each.state == "upstream_failed"
+        ]
+        assert not going_on, f"{self._world.place(ti)} has failed, and its run goes on with {going_on}"
+
     def _check_limits(self) -> None:
         """S5.1: no observer ever counts more than a limit allows."""
-        tables, dag = self._world.tables, self._world.dag
+        tables = self._world.tables
         in_flight = [ti for ti in tables.ti.values() if ti.state in IN_FLIGHT]
         slots = Counter[str]()
         for ti in in_flight:
@@ -100,12 +125,18 @@ class Invariants:
         for pool, taken in slots.items():
             assert taken <= tables.pool[pool].slots, f"{taken} slots of {pool} are taken"
         assert slots.keys() <= {"default_pool", POOL}
+        for dag in {job.dag.dag_id: job.dag for job in self._world.jobs}.values():
+            self._check_limits_of(dag, [ti for ti in in_flight if ti.dag_id == dag.dag_id])
+
+    def _check_limits_of(self, dag: DAG, in_flight: list[Row]) -> None:
+        """The limits of a DAG hold for all jobs together."""
         assert len(in_flight) <= dag.max_active_tasks, f"{len(in_flight)} task instances are in flight"
         by_task = Counter(ti.task_id for ti in in_flight)
         for task_id, number in by_task.items():
             most = dag.task_dict[task_id].max_active_tis_per_dag
             assert most is None or number <= most, f"{number} of {task_id} are in flight"
-        running = sum(run.state == "running" for run in tables.run.values())
+        runs = [run for run in self._world.tables.run.values() if run.dag_id == dag.dag_id]
+        running = sum(run.state == "running" for run in runs)
         assert running <= dag.max_active_runs, f"{running} runs are running"
 
     # -- where user code begins -----------------------------------------------------------------------------------------
@@ -149,17 +180,18 @@ class Invariants:
         assert found.keys() == expected, f"the buckets have {found.keys() ^ expected} too many or too few"
         in_flight = {key for key, row in rows.items() if row.state in IN_FLIGHT}
         assert set(status.running) == in_flight, f"running are {set(status.running)}, in flight {in_flight}"
-        if self._world.script.shape != "mapped":
+        planned = coordinator.planned
+        if planned.script.shape != "mapped":
             numbers = job.course.numbers(status)
             total = sum(numbers) - numbers.runs_finished
-            planned = self._world.script.days * self._world.rows_per_run
-            assert total == planned, f"{numbers} add up to {total} instead of {planned}"
+            expected_total = planned.script.days * planned.rows_per_run
+            assert total == expected_total, f"{numbers} add up to {total} instead of {expected_total}"
 
 
 def disagreement(expected: dict[str, Any], found: dict[str, Any]) -> str:
     """Return in words where two ends differ."""
     return "\n".join(
         f"{what}: {expected[what]} without faults, {found[what]} with them"
-        for what in ("job", "runs", "task instances")
+        for what in ("jobs", "runs", "task instances")
         if expected[what] != found[what]
     )

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from model_database import Row, Tables, answers, record
-from model_task_instances import close_attempt, current, forget_xcoms, seconds
+from model_task_instances import close_attempt, current, elapsed, forget_xcoms
 
 from backfill.store import attempts, claims, report
 from backfill.store.claims import Claim
@@ -29,7 +29,7 @@ def claim(
     pid: int,
 ) -> list[Any]:
     claimed: list[Any] = []
-    told: set[int] = set()
+    told: set[int | None] = set()
     for ti_id, attempt_id, try_number in zip(ids, attempts, tries, strict=True):
         ti = current(t, ti_id, attempt_id, {"queued"})
         if ti is not None and ti.try_number == try_number:
@@ -37,7 +37,7 @@ def claim(
     return claimed
 
 
-def _claim_one(t: Tables, now: datetime, ti: Row, hostname: str, pid: int, told: set[int]) -> tuple[Any, ...]:
+def _claim_one(t: Tables, now: datetime, ti: Row, hostname: str, pid: int, told: set[int | None]) -> tuple[Any, ...]:
     """Change the row and return the answer's; of each job the first row has what belongs to it, as `told` remembers."""
     attempt_id = ti.external_executor_id
     ti = t.change(
@@ -69,13 +69,15 @@ def _claim_one(t: Tables, now: datetime, ti: Row, hostname: str, pid: int, told:
             error=None,
         )
     run, job = t.run[ti.dag_run_id], t.job.get(ti.queued_by_job_id)
-    of_job = None if job is None or job.id in told else [job.params, job.dag_pickle_hash, job.dag_source]
-    told |= {job.id} if job else set()
+    job_id = job.id if job else None
+    of_job = None if job_id in told else [getattr(job, name, None) for name in _OF_JOB]
+    told.add(job_id)
     names = Claim._fields[2 : Claim._fields.index("logical_date")]
     own = (ti.id, attempt_id, *(getattr(ti, name) for name in names))
-    return (*own, *(getattr(run, name) for name in _OF_RUN), run.start_date, job.id if job else None, of_job)
+    return (*own, *(getattr(run, name) for name in _OF_RUN), run.start_date, job_id, of_job)
 
 
+_OF_JOB = ("params", "dag_pickle_hash", "dag_source")
 _OF_RUN = ("logical_date", "data_interval_start", "data_interval_end", "run_type", "external_trigger", "conf")
 
 
@@ -119,7 +121,7 @@ def finish(
         if ti is None:
             continue
         ti = _begun(t, ti, now, began)
-        end = max(now - ago, ti.start_date)
+        end = now - ago if ti.start_date is None else max(now - ago, ti.start_date)
         t.change(
             "ti",
             ti_id,
@@ -127,7 +129,7 @@ def finish(
             try_open=state == "up_for_reschedule",
             infrastructure_failures=0,
             end_date=end,
-            duration=seconds(ti.start_date, end),
+            duration=elapsed(ti.start_date, end),
             next_attempt_at=date or (None if delay is None else end + delay),
             error=error or ti.error,
             skips=None if skips is None else json.loads(skips),
@@ -154,18 +156,20 @@ _FINISH = (
 
 def _begun(t: Tables, ti: Row, now: datetime, ago: timedelta | None) -> Row:
     """Set the start of an attempt right that began after its claim, and return its row."""
-    if ago is None:
+    start = max((moment for moment in (ago and now - ago, ti.start_date) if moment is not None), default=None)
+    if start is None:
         return ti
-    start = max(now - ago, ti.start_date)
-    first = start if ti.first_start_date == ti.start_date else ti.first_start_date
-    t.change("attempt", ti.external_executor_id, start_date=start)
+    unchanged = ti.start_date is None or ti.first_start_date != ti.start_date
+    first = ti.first_start_date if unchanged else start
+    if ti.external_executor_id in t.attempt:
+        t.change("attempt", ti.external_executor_id, start_date=start)
     return t.change("ti", ti.id, start_date=start, first_start_date=first)
 
 
 def _mine(t: Tables, attempt_ids: Collection[str]) -> list[Row]:
     claimed = (t.attempt[each] for each in attempt_ids if each in t.attempt)
     found = (current(t, attempt.task_instance_id, attempt.attempt_id, {"running"}) for attempt in claimed)
-    return sorted((ti for ti in found if ti is not None), key=lambda ti: ti.id)
+    return [ti for ti in found if ti is not None]
 
 
 @answers(attempts._RENEW_HEARTBEATS)
@@ -206,7 +210,7 @@ def hand_back(t: Tables, now: datetime, *, attempt_ids: Collection[str]) -> list
             try_open=True,
             heartbeat_at=None,
             end_date=now,
-            duration=seconds(ti.start_date, now),
+            duration=elapsed(ti.start_date, now),
         )
         t.change("attempt", ti.external_executor_id, end_date=now, outcome="none")
         handed.append((ti.external_executor_id,))
@@ -221,12 +225,16 @@ def _dates(t: Tables, job_id: int, *, of_dag: bool = True) -> list[Row]:
     return [date for date in t.date.values() if date.job_id == job_id and (date.dag_id == dag_id or not of_dag)]
 
 
+def _state(t: Tables, date: Row) -> str | None:
+    return None if date.dag_run_id is None else t.run[date.dag_run_id].state
+
+
 def _is_admitted(date: Row) -> bool:
     return date.progress != "pending" or date.action == "done"
 
 
 def _tis(t: Tables, job_id: int, dates: Collection[Row], task_ids: Collection[str] | None) -> list[Row]:
-    found = t.tis_of([date.dag_run_id for date in dates if date.dag_run_id is not None])
+    found = t.tis_of([date.dag_run_id for date in dates])
     return [ti for ti in found if task_ids is None or ti.dag_id != t.job[job_id].dag_id or ti.task_id in task_ids]
 
 
@@ -247,7 +255,7 @@ def job_counts(t: Tables, now: datetime, *, job_id: int, task_ids: Collection[st
 
 @answers(report._DEPARTED)
 def departed(t: Tables, now: datetime, *, job_id: int, task_ids: Collection[str] | None) -> list[Any]:
-    runs = [t.run[date.dag_run_id].state for date in _dates(t, job_id) if date.progress == "finished"]
+    runs = [_state(t, date) for date in _dates(t, job_id) if date.progress == "finished"]
     gone = {date.ordinal for date in _dates(t, job_id) if date.progress == "finished"}
     finished = [
         date for date in _dates(t, job_id, of_dag=False) if date.progress == "finished" and date.ordinal in gone
@@ -322,10 +330,10 @@ def select_error_texts(t: Tables, now: datetime, *, ti_ids: Collection[int]) -> 
 
 @answers(report._SELECT_RUNNING)
 def select_running(t: Tables, now: datetime, *, job_id: int, limit: int | None) -> list[Any]:
-    admitted = [date for date in _dates(t, job_id, of_dag=False) if date.progress == "admitted"]
+    runs = [run.id for run in t.run.values() if run.job_id == job_id and run.state == "running"]
     running = [
         ti
-        for ti in _tis(t, job_id, admitted, None)
+        for ti in t.tis_of(runs)
         if ti.state == "running"
         and ti.start_date is not None
         and not (ti.operator == "SubDagOperator" and ti.external_executor_id is None)

@@ -94,7 +94,7 @@ def release_lease(t: Tables, now: datetime, *, job_id: int, epoch: int) -> list[
 
 def release_dates(t: Tables, job_id: int, state: str) -> None:
     for key, date in list(t.date.items()):
-        if date.job_id == job_id and date.active and state in FINISHED_JOB:
+        if date.job_id == job_id and state in FINISHED_JOB:
             t.change("date", key, active=False)
 
 
@@ -162,7 +162,7 @@ def select_job(t: Tables, now: datetime, *, job_id: int) -> list[Any]:
 def own_dates(t: Tables, now: datetime, *, job_id: int, dag_id: str, **given: Sequence[Any]) -> list[Any]:
     planned = zip(*(given[name] for name in _OWNED), strict=True)
     owned = []
-    for ordinal, date, start, end, action, run_id in sorted(planned, key=lambda each: each[1]):
+    for ordinal, date, start, end, action, run_id in planned:
         if any(other.dag_id == dag_id and other.logical_date == date and other.active for other in t.date.values()):
             continue
         t.date[job_id, dag_id, ordinal] = Row(

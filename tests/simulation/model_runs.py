@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from math import inf
 from typing import Any
 
 from model_database import Row, Tables, answers, record
@@ -27,7 +28,7 @@ def admit(
 ) -> list[Any]:
     due = [
         (date, run_at(t, dag_id, date.logical_date))
-        for date in sorted(t.date.values(), key=lambda date: date.ordinal)
+        for date in t.date.values()
         if date.job_id == job_id and date.dag_id == dag_id and date.ordinal in ordinals
         if date.active and date.progress == "pending"
     ]
@@ -91,11 +92,7 @@ def _has_indexes(t: Tables, run_id: int, task_id: str) -> bool:
 
 def _match(ti: Row, wanted: Iterable[TaskTemplate]) -> TaskTemplate | None:
     return next(
-        (
-            each
-            for each in wanted
-            if each.task_id == ti.task_id and (each.map_index == ti.map_index or (each.dynamic and ti.map_index >= 0))
-        ),
+        (each for each in wanted if each.task_id == ti.task_id and (each.map_index == ti.map_index or each.dynamic)),
         None,
     )
 
@@ -120,7 +117,7 @@ def align_existing(
                 tries = ti.try_number + template.max_tries
                 back = {"state": "none", "max_tries": tries, "try_open": False, "next_attempt_at": None}
                 t.change("ti", ti.id, **back, **values)
-        elif ti.state in IDLE and values != {name: getattr(ti, name) for name in _TAKEN_OVER}:
+        elif ti.state in IDLE:
             t.change("ti", ti.id, **values)
     return []
 
@@ -200,7 +197,7 @@ def ordinal_of(t: Tables, run: Row) -> int | None:
 
 def _in_order(t: Tables, found: Iterable[Row], then_by: str) -> list[RunFacts]:
     placed = [(ordinal_of(t, run), run) for run in found]
-    placed.sort(key=lambda each: (each[0] is None, each[0] or 0, getattr(each[1], then_by)))
+    placed.sort(key=lambda each: (inf if each[0] is None else each[0], getattr(each[1], then_by)))
     return [run_facts(run, -1 if ordinal is None else ordinal) for ordinal, run in placed]
 
 
@@ -221,15 +218,30 @@ def select_cut_short(t: Tables, now: datetime, *, job_id: int) -> list[Any]:
     ]
 
 
+@answers(runs._LOCK)
+def lock_runs(t: Tables, now: datetime, *, dag_run_ids: Sequence[int]) -> list[Any]:
+    return [(run_id,) for run_id in sorted(dag_run_ids) if run_id in t.run]
+
+
 @answers(runs._FINISH)
-def finish_runs(t: Tables, now: datetime, *, dag_run_ids: Sequence[int], states: Sequence[str]) -> list[Any]:
-    finished = []
+def finish_runs(
+    t: Tables,
+    now: datetime,
+    *,
+    dag_run_ids: Sequence[int],
+    states: Sequence[str],
+    ti_ids: Sequence[int],
+    ti_states: Sequence[str],
+) -> list[Any]:
+    seen = zip(ti_ids, ti_states, strict=True)
+    going_on = {t.ti[ti_id].dag_run_id for ti_id, state in seen if ti_id in t.ti and t.ti[ti_id].state != state}
+    finished = [(run_id, False) for run_id in going_on]
     for run_id, state in zip(dag_run_ids, states, strict=True):
         run = t.run.get(run_id)
-        if run is None or run.state != "running" or state not in {"success", "failed"}:
+        if run is None or run.state != "running" or run_id in going_on or state not in {"success", "failed"}:
             continue
         t.change("run", run_id, state=str(state), end_date=now, job_id=None)
-        finished.append((run_id,))
+        finished.append((run_id, True))
         for key, date in list(t.date.items()):
             if date.dag_run_id == run_id and date.active:
                 t.change("date", key, progress="finished")
@@ -264,9 +276,7 @@ def _previous_of(t: Tables, dag_id: str, asked: Row, task_ids: Sequence[str]) ->
         there = [
             ti.state for ti in t.tis_of([run.id] if run else []) if ti.task_id == task_id and ti.state != "removed"
         ]
-        seen = bool(there) or any(
-            ti.task_id == task_id and ti.state != "removed" for ti in t.tis_of([each.id for each in earlier])
-        )
+        seen = any(ti.task_id == task_id and ti.state != "removed" for ti in t.tis_of([each.id for each in earlier]))
         rows.append(
             record(
                 asked_id=asked.id,

@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 from model_database import Row, Tables, answers, record
+from model_jobs import held
 from model_runs import facts, insert_ti
 
 from backfill.states import ACTIVE_JOB, IDLE, IN_FLIGHT
-from backfill.store import clearing, mapping, recovery, task_instances
+from backfill.store import clearing, leases, mapping, recovery, task_instances
 from backfill.store.task_instances import OccupancyRow
 
 
 def seconds(since: datetime, until: datetime) -> float:
     return (until - since).total_seconds()
+
+
+def elapsed(since: datetime | None, until: datetime) -> float | None:
+    return None if since is None else seconds(since, until)
 
 
 def close_attempt(t: Tables, attempt_id: str | None, now: datetime, outcome: str, error: str | None = None) -> None:
@@ -49,8 +55,19 @@ def select_of_runs(t: Tables, now: datetime, *, dag_run_ids: Sequence[int]) -> l
 @answers(task_instances._LOCK)
 def lock(t: Tables, now: datetime, *, dag_ids: Sequence[str], pools: Sequence[str]) -> list[Any]:
     dags = sum(dag_id in t.dag for dag_id in dag_ids)
-    sizes = [(name, t.pool[name].slots) for name in sorted(pools) if name in t.pool]
+    sizes = [(name, t.pool[name].slots) for name in pools if name in t.pool]
     return [(None, dags), *(sizes if dags == len(dag_ids) else [])]
+
+
+@answers(leases._FENCE_AND_LOCK)
+def fence_and_lock(
+    t: Tables, now: datetime, *, job_id: int, epoch: int, dag_ids: Sequence[str], pools: Sequence[str]
+) -> list[Any]:
+    job = held(t, job_id, epoch)
+    if job is None:
+        return []
+    (_, dags), *sizes = lock(t, now, dag_ids=dag_ids, pools=pools)
+    return [(job.state, job.cancel_requested, None, dags), *((None, None, *size) for size in sizes)]
 
 
 def _stands_for_a_run(ti: Row) -> bool:
@@ -88,11 +105,13 @@ def queue(
     attempt_ids: Sequence[str],
     pools: Sequence[str],
     executors: Sequence[str],
+    waiting: Sequence[int],
 ) -> list[Any]:
+    scheduled = schedule(t, now, waiting=waiting)
     if t.job[job_id].state != "running":
-        return []
+        return scheduled
     queued = []
-    for ti_id, attempt_id, pool, executor in sorted(zip(ti_ids, attempt_ids, pools, executors, strict=True)):
+    for ti_id, attempt_id, pool, executor in zip(ti_ids, attempt_ids, pools, executors, strict=True):
         ti = t.ti[ti_id]
         run = t.run[ti.dag_run_id]
         if run.job_id != job_id or run.state != "running" or ti.state not in IDLE:
@@ -114,7 +133,7 @@ def queue(
             pid=None,
         )
         queued.append(facts(changed))
-    return queued
+    return queued + scheduled
 
 
 def current(t: Tables, ti_id: int, attempt_id: str | None, states: Collection[str]) -> Row | None:
@@ -170,9 +189,9 @@ def forget_xcoms(t: Tables, ti_id: int) -> None:
 
 
 @answers(task_instances._SCHEDULE)
-def schedule(t: Tables, now: datetime, *, ti_ids: Sequence[int]) -> list[Any]:
+def schedule(t: Tables, now: datetime, *, waiting: Sequence[int]) -> list[Any]:
     return [
-        facts(t.ti[ti_id]) for (ti_id,) in _move(t, ti_ids, {"none", "up_for_retry", "up_for_reschedule"}, "scheduled")
+        facts(t.ti[ti_id]) for (ti_id,) in _move(t, waiting, {"none", "up_for_retry", "up_for_reschedule"}, "scheduled")
     ]
 
 
@@ -182,7 +201,7 @@ def unschedule(t: Tables, now: datetime, *, ti_ids: Sequence[int]) -> list[Any]:
 
 
 def _move(t: Tables, ti_ids: Sequence[int], sources: set[str], target: str) -> list[Any]:
-    moved = [ti_id for ti_id in sorted(ti_ids) if t.ti[ti_id].state in sources]
+    moved = [ti_id for ti_id in ti_ids if ti_id in t.ti and t.ti[ti_id].state in sources]
     for ti_id in moved:
         t.change("ti", ti_id, state=target)
     return [(ti_id,) for ti_id in moved]
@@ -235,12 +254,15 @@ def sweep(
 @answers(recovery._LOCK_UNCLAIMED)
 def lock_unclaimed(t: Tables, now: datetime, *, ti_ids: Sequence[int], attempt_ids: Sequence[str | None]) -> list[Any]:
     given = zip(ti_ids, attempt_ids, strict=True)
-    return [(ti_id,) for ti_id, attempt_id in given if current(t, ti_id, attempt_id, {"queued"})]
+    return [
+        (ti_id,) for ti_id, attempt_id in sorted(given, key=itemgetter(0)) if current(t, ti_id, attempt_id, {"queued"})
+    ]
 
 
 @answers(recovery._SELECT_HOSTS)
 def select_hosts(t: Tables, now: datetime, *, ti_ids: Collection[int]) -> list[Any]:
-    return [record(id=ti_id, hostname=t.ti[ti_id].hostname) for ti_id in ti_ids if t.ti[ti_id].hostname is not None]
+    known = [t.ti[ti_id] for ti_id in ti_ids if ti_id in t.ti]
+    return [record(id=ti.id, hostname=ti.hostname) for ti in known if ti.hostname is not None]
 
 
 @answers(recovery._SELECT_HOLDERS)
@@ -331,7 +353,7 @@ def reset_orphans(
         job.id
         for job in t.job.values()
         if job.id != job_id and job.state in ACTIVE_JOB and job.lease_holder is not None
-        if job.latest_heartbeat is not None and job.latest_heartbeat >= now - lease_timeout
+        if job.latest_heartbeat >= now - lease_timeout
     }
     runs = {run.id: run for run in t.run.values() if run.state == "running" and dag_run_id in {None, run.id}}
     number = 0
@@ -464,18 +486,14 @@ def expand(
         taken.add(index)
         wanted = 0 <= index < length if length > 0 else index == -1
         was_removed = ti.state == "removed"
-        if (
-            index != ti.map_index
-            or (wanted and was_removed)
-            or (not wanted and ti.state not in {"removed", *IN_FLIGHT})
-        ):
+        if wanted or index != ti.map_index or ti.state not in {"removed", *IN_FLIGHT}:
             stays = wanted and not was_removed
             t.change(
                 "ti",
                 ti.id,
                 map_index=index,
                 state="removed" if not wanted else "none" if was_removed else ti.state,
-                max_tries=ti.try_number + max_tries if wanted and was_removed else ti.max_tries,
+                max_tries=ti.try_number + max_tries if was_removed else ti.max_tries,
                 try_open=ti.try_open and stays,
                 next_attempt_at=ti.next_attempt_at if stays else None,
             )

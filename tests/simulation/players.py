@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from frozen_time import FrozenMailbox, FrozenTime, Turns
+from planned_jobs import PlannedJob
 from sqlalchemy.exc import OperationalError
 
 from backfill.coordinator.drive import drive
@@ -28,8 +29,9 @@ from backfill.store.attempts import (
     hand_back_if_running,
     renew_heartbeats,
     select_cancelled,
+    stop_run_after_failure,
 )
-from backfill.store.claims import Claim, claim_if_queued
+from backfill.store.claims import Claim, claim_if_queued, unclaim_if_running
 from backfill.telemetry import Telemetry
 
 T = TypeVar("T")
@@ -87,8 +89,8 @@ class ModelExecutor(BaseExecutor):
         fresh = {attempt_id for attempt_id, sent in self._sent.items() if sent > since}
         return wanted & (waiting | fresh | self.reported_running)
 
-    def adopt(self, attempts: Sequence[Attempt]) -> set[str]:
-        return self.holds(attempt.attempt_id for attempt in attempts)
+    def adopt(self, attempts: Sequence[QueuedAttempt]) -> set[str]:
+        return self.holds(queued.attempt.attempt_id for queued in attempts)
 
     def revoke(self, attempt_ids: Iterable[str]) -> None:
         self._turns.turn()
@@ -108,8 +110,9 @@ class ModelExecutor(BaseExecutor):
 class Coordinator:
     """A process that takes the job's lease if that is free, and drives the job: all of it the real code."""
 
-    def __init__(self, world: Any, number: int) -> None:
+    def __init__(self, world: Any, planned: PlannedJob, number: int) -> None:
         self.name = f"coordinator {number}"
+        self.planned = planned
         self._world = world
         self.turns = Turns(world.time, self.name, self._act)
         self.engine = world.database.engine(self.name, self.turns.turn)
@@ -143,11 +146,11 @@ class Coordinator:
     def _drive(self) -> str:
         world = self._world
         self.lease = HeldLease.take_if_free(
-            self.engine, world.job_id, holder=self.name, settings=world.settings, clock=self.turns
+            self.engine, self.planned.id, holder=self.name, settings=world.settings, clock=self.turns
         )
         if self.lease is None:
             return "not free"
-        self.job = world.read_job()
+        self.job = self.planned.read(world.row_of(self.planned))
         self._watch(self.job)
         workplace = Workplace(
             engine=self.engine,
@@ -280,8 +283,20 @@ class Worker:
     def _finish(self) -> None:
         claim = self.claims[0]
         finish = self._world.finish_of(claim, stopped=self._told_to_stop)
-        took_effect = self._transact(lambda tx: finish_if_current(tx, [finish]))
+        stops = self._world.stops_run(claim) if finish.state == _S.FAILED else None
+        unbegun = [other.attempt_id for other in self.claims if other is not claim] if stops else []
+
+        def work(tx: Any) -> set[str]:
+            took_effect = finish_if_current(tx, [finish])
+            unclaim_if_running(tx, unbegun)
+            if stops and took_effect:
+                stop_run_after_failure(tx, claim.dag_run_id, spared_task_ids=stops, error="fail_stop")
+            return took_effect
+
+        took_effect = self._transact(work)
         self.claims.popleft()
+        if unbegun:
+            self.claims.clear()
         if took_effect:
             self._world.note_finish(claim, finish)
             self._world.broker.publish(ExecutorEvent(finish.task_instance_id, finish.attempt_id, finish.state))

@@ -56,6 +56,15 @@ _SHAPES: dict[str, list[dict[str, Any]]] = {
     ],
 }
 SHAPES = tuple(_SHAPES)
+#: With `fail_stop` no task may have a trigger rule of its own.
+_SHAPES["plain"] = [
+    {"task_id": "first", "retries": 1},
+    {"task_id": "second", "upstream": ["first"], "pool": POOL},
+    {"task_id": "third", "upstream": ["first"], "retries": 1},
+    {"task_id": "alone", "retries": 1},
+    {"task_id": "last", "upstream": ["second", "third"]},
+    {"task_id": "tidy", "upstream": ["last"], "teardown": True},
+]
 #: How a try may end; `later` reschedules once and then succeeds.
 OUTCOMES = ("success", "failed", "skipped", "later")
 
@@ -73,6 +82,15 @@ class Script:
     continue_on_failures: bool = True
     run_backwards: bool = False
     infrastructure_retries: int = 1000
+    #: Number of the first day: two jobs may share a DAG, but no date.
+    first_day: int = 0
+    fail_stop: bool = False
+    #: `dagrun_timeout`.
+    timeout: timedelta | None = None
+
+    @property
+    def all_days(self) -> range:
+        return range(self.first_day, self.first_day + self.days)
 
     @property
     def settings(self) -> Settings:
@@ -82,6 +100,7 @@ class Script:
         dag = build_dag(
             {"dag_id": self.shape, "max_active_runs": 2, "max_active_tasks": 3, "tasks": _SHAPES[self.shape]}
         )
+        dag.fail_stop, dag.dagrun_timeout = self.fail_stop, self.timeout
         for task in dag.task_dict.values():
             task.retry_delay = timedelta(seconds=7)
         return dag

@@ -10,11 +10,13 @@ from unittest import mock
 
 import model_database
 import pytest
+from test_early_ends import FailStop, RunTimeout
 from test_simulation import Disturbed, HandledByOperators, play
+from test_two_jobs import TwoJobs
 
 from backfill.jobs.base_job import Workplace
 from backfill.jobs.reconcile import Reconciler
-from backfill.store import claims, leases, recovery, task_instances
+from backfill.store import attempts, claims, leases, recovery, runs, task_instances
 
 Bug = Callable[[], AbstractContextManager[Any]]
 
@@ -30,8 +32,16 @@ def answered_otherwise(statement: Any, change: Callable[..., Any]) -> Iterator[N
         model_database._ANSWERERS[id(statement)] = (known, answerer)
 
 
-def writes_without_lease() -> Any:
-    return mock.patch.object(Workplace, "write", lambda self, work, session=None: self._transact(work, session))
+@contextmanager
+def writes_without_lease() -> Iterator[None]:
+    def write(self: Any, work: Any, session: Any = None) -> Any:
+        return self._transact(self.engine, work, session)
+
+    def write_under_limits(self: Any, work: Any, dag_ids: Any, pools: Any, session: Any = None) -> Any:
+        return write(self, lambda tx: work(tx, task_instances.lock_limits(tx, dag_ids, pools)), session)
+
+    with mock.patch.multiple(Workplace, write=write, write_under_limits=write_under_limits):
+        yield
 
 
 def takes_any_lease() -> Any:
@@ -53,9 +63,9 @@ def claims_what_runs() -> Any:
 
 def calls_zombies_dead_too_early() -> Any:
     def change(answer: Any, t: Any, now: Any, **given: Any) -> Any:
-        return answer(t, now, **{**given, "timeout": timedelta(seconds=4)})
+        return answer(t, now, **{**given, "heartbeat_timeout": timedelta(seconds=4)})
 
-    return answered_otherwise(recovery._SELECT_ZOMBIES, change)
+    return answered_otherwise(recovery._SWEEP, change)
 
 
 def resets_what_runs() -> Any:
@@ -95,6 +105,30 @@ def overwrites_what_was_set_by_hand() -> Any:
     return answered_otherwise(task_instances._QUEUE, change)
 
 
+def counts_the_places_of_one_job_only() -> Any:
+    def change(answer: Any, t: Any, now: Any, **given: Any) -> Any:
+        return [row for row in answer(t, now, **given) if row[-1] == 1]
+
+    return answered_otherwise(task_instances._SELECT_OCCUPANCY, change)
+
+
+def lets_the_rest_of_a_failed_run_go_on() -> Any:
+    return answered_otherwise(attempts._STOP_RUN, lambda answer, t, now, **given: [])
+
+
+def counts_idle_time_for_the_timeout() -> Any:
+    def change(answer: Any, t: Any, now: Any, **given: Any) -> Any:
+        idle = {run_id: t.run[run_id].idle_seconds for run_id in given["dag_run_ids"]}
+        for run_id in idle:
+            t.change("run", run_id, idle_seconds=0.0)
+        found = answer(t, now, **given)
+        for run_id, seconds in idle.items():
+            t.change("run", run_id, idle_seconds=seconds)
+        return found
+
+    return answered_otherwise(runs._SELECT_TIMED_OUT, change)
+
+
 @pytest.mark.parametrize(
     ("bug", "machine", "complaint"),
     [
@@ -107,6 +141,9 @@ def overwrites_what_was_set_by_hand() -> Any:
         (never_sweeps, Disturbed, "does not come to its end|without faults"),
         (ignores_limits, Disturbed, "slots of|are in flight"),
         (overwrites_what_was_set_by_hand, HandledByOperators, "from success to queued"),
+        (counts_the_places_of_one_job_only, TwoJobs, "slots of|are in flight"),
+        (lets_the_rest_of_a_failed_run_go_on, FailStop, "its run goes on"),
+        (counts_idle_time_for_the_timeout, RunTimeout, "before its time"),
     ],
 )
 @pytest.mark.slow

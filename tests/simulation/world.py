@@ -1,4 +1,4 @@
-"""A simulated world: one job, its database, its broker, coordinators and workers, under one clock; and what must hold in it."""
+"""A simulated world: jobs, their database, their broker, coordinators and workers, under one clock; and what must hold in it."""
 
 from __future__ import annotations
 
@@ -10,38 +10,36 @@ from unittest import mock
 from uuid import UUID
 
 import model_attempts  # noqa: F401  # registers what answers the statements, with what it imports
+import model_stops  # noqa: F401  # so does this
 from frozen_time import UNTIL_IDLE, FrozenTime
-from invariants import Invariants
+from invariants import Invariants, teardowns
 from model_database import Change, Database, Row
+from planned_jobs import PlannedJob
 from players import Broker, Coordinator, Death, Phase, Worker, finish
 from scripts import DAY, FIRST, POOL, POOL_SLOTS, Script
 
 from backfill.coordinator import orders
+from backfill.dag import DAG
 from backfill.exceptions import RefusedError
-from backfill.jobs import BackfillJob
-from backfill.jobs.admission import templates_for
-from backfill.jobs.course import compile_graph
-from backfill.jobs.request import BackfillRequest
 from backfill.states import ACTIVE_JOB, FINISHED, JobState, TaskInstanceState
-from backfill.store import clearing, dags, dates, job_rows, jobs
+from backfill.store import clearing, jobs
 from backfill.store.attempts import Finish
 from backfill.store.claims import Claim
-from backfill.store.dates import PlannedDate
-from backfill.store.job_rows import NewJob
 
 #: Rounds in which a world that nothing disturbs any more must have come to its end.
 _ROUNDS = 4000
 WORKERS = 3
 
-Place = tuple[str, int, int]
+#: DAG, task, number of the day, map index.
+Place = tuple[str, str, int, int]
 
 
 class World:
     """Everything that acts, and the means to let it act."""
 
-    def __init__(self, script: Script, database: Callable[[FrozenTime], Any] | None = None) -> None:
-        self.script = script
-        self.settings = script.settings
+    def __init__(self, *scripts: Script, database: Callable[[FrozenTime], Any] | None = None) -> None:
+        self.scripts = scripts
+        self.settings = scripts[0].settings
         self.time = FrozenTime()
         self.database = database(self.time) if database else Database(self.time.now)
         self.invariants = Invariants(self)
@@ -50,17 +48,20 @@ class World:
         self.workers = [Worker(self, number) for number in range(WORKERS)]
         self.coordinators: list[Coordinator] = []
         self.operator = self.database.engine("operator")
-        self.dag = script.dag()
         #: Task instances that somebody changed by hand: how those end is not the script's affair.
         self.touched: set[int] = set()
-        self.is_cancelled = False
+        #: Jobs that somebody cancelled.
+        self.cancelled: set[int] = set()
         self._rescheduled: set[tuple[int, int]] = set()
         self._attempt_numbers = count(1)
         self._names = mock.patch("backfill.jobs.dispatch.new_attempt_ids", self._next_attempt_ids)
         self._names.start()
         self._portion = mock.patch("backfill.jobs.settling.MAPPED_PORTION", 1)  # coordinators die between two of them
         self._portion.start()
-        self.job_id = self._create_job()
+        self.database.add_pools({"default_pool": 128, POOL: POOL_SLOTS})
+        self.jobs: list[PlannedJob] = []
+        for each in scripts:
+            self.jobs.append(PlannedJob.create(self.operator, each))
 
     @property
     def tables(self) -> Any:
@@ -68,7 +69,14 @@ class World:
 
     @property
     def job(self) -> Row:
-        return self.tables.job[self.job_id]
+        """The row of the only job, or of the first."""
+        return self.row_of(self.jobs[0])
+
+    def row_of(self, job: PlannedJob) -> Row:
+        return self.tables.job[job.id]
+
+    def dag(self, dag_id: str) -> DAG:
+        return next(job.dag for job in self.jobs if job.dag.dag_id == dag_id)
 
     def _next_attempt_ids(self, number: int) -> list[str]:
         return [str(UUID(int=next(self._attempt_numbers))) for _ in range(number)]
@@ -79,41 +87,7 @@ class World:
         self._portion.stop()
         self._names.stop()
 
-    # -- the job --------------------------------------------------------------------------------------------------------
-
-    def _create_job(self) -> int:
-        script, dag = self.script, self.dag
-        request = BackfillRequest(
-            start_date=FIRST,
-            end_date=FIRST + (script.days - 1) * DAY,
-            continue_on_failures=script.continue_on_failures,
-            run_backwards=script.run_backwards,
-            ignore_first_depends_on_past=True,
-        )
-        graph = compile_graph(dag, request)
-        self.rows_per_run = len(templates_for(dag, graph, request, "backfill"))
-        days = [FIRST + number * DAY for number in range(script.days)]
-        planned = [
-            PlannedDate(ordinal, date, date, date + DAY, "create")
-            for ordinal, date in enumerate(reversed(days) if script.run_backwards else days)
-        ]
-        params = {**request.to_json(), "task_ids": list(graph.task_ids), "rows_per_run": self.rows_per_run}
-        self.database.add_pools({"default_pool": 128, POOL: POOL_SLOTS})
-        with self.operator.begin() as tx:
-            dags.touch_dag(tx, dag.dag_id, None)
-            job_id = job_rows.insert_job(
-                tx, NewJob("BackfillJob", dag.dag_id, params, None, {}, len(planned), False, "here", "me")
-            )
-            dates.own_dates(tx, job_id, dag.dag_id, planned)
-        return job_id
-
-    def read_job(self) -> BackfillJob:
-        """Return the job as its row says, as `backfill.jobs.creation.read_job` does."""
-        row = self.job
-        job = BackfillJob.from_request(self.dag, BackfillRequest.from_json(row.params))
-        job.id, job.params, job.total_runs = row.id, row.params, row.total_runs
-        job.dag_pickle_hash, job.dag_source = None, {}
-        return job
+    # -- what is committed ----------------------------------------------------------------------------------------------
 
     def _note_commit(self, writer: str, changes: list[Change]) -> None:
         coordinator = next((each for each in self.coordinators if each.name == writer), None)
@@ -127,16 +101,26 @@ class World:
     def day_of(self, ti: Row | Claim) -> int:
         return (self.tables.run[ti.dag_run_id].logical_date - FIRST) // DAY
 
+    def script_of(self, ti: Row | Claim) -> Script:
+        """Return what a task instance plays: of several jobs of one DAG that of the job which has its date."""
+        day = self.day_of(ti)
+        return next(job.script for job in self.jobs if job.dag.dag_id == ti.dag_id and day in job.script.all_days)
+
     def user_code_begins(self, worker: Worker, claim: Claim) -> None:
         self.invariants.check_begin(worker, claim)
 
     def finish_of(self, claim: Claim, *, stopped: bool) -> Finish:
-        task_id, day = claim.task_id, self.day_of(claim)
-        outcome = "stopped" if stopped else self.script.outcome(task_id, day, claim.try_number)
+        script, task_id, day = self.script_of(claim), claim.task_id, self.day_of(claim)
+        outcome = "stopped" if stopped else script.outcome(task_id, day, claim.try_number)
         if outcome == "later" and (claim.task_instance_id, claim.try_number) in self._rescheduled:
             outcome = "success"
-        value, skips = self.script.returned(task_id, day), self.script.skips(task_id, day)
+        value, skips = script.returned(task_id, day), script.skips(task_id, day)
         return finish(claim, outcome, at=self.time.now(), value=value, skips=skips)
+
+    def stops_run(self, claim: Claim) -> set[str] | None:
+        """Return what stays of a run in which this task has failed for good, where the DAG has `fail_stop` (S6.8)."""
+        dag = self.dag(claim.dag_id)
+        return {claim.task_id, *teardowns(dag)} if dag.fail_stop else None
 
     def note_finish(self, claim: Claim, finished: Finish) -> None:
         if finished.state == TaskInstanceState.UP_FOR_RESCHEDULE:
@@ -180,36 +164,37 @@ class World:
 
     # -- the operator ---------------------------------------------------------------------------------------------------
 
-    def start_coordinator(self) -> Coordinator:
-        coordinator = Coordinator(self, len(self.coordinators) + 1)
+    def start_coordinator(self, job: PlannedJob | None = None) -> Coordinator:
+        coordinator = Coordinator(self, job or self.jobs[0], len(self.coordinators) + 1)
         self.coordinators.append(coordinator)
         return coordinator
 
-    def live_coordinators(self) -> list[Coordinator]:
-        return [each for each in self.coordinators if not each.turns.ended]
+    def live_coordinators(self, job: PlannedJob | None = None) -> list[Coordinator]:
+        return [each for each in self.coordinators if not each.turns.ended and (job is None or each.planned is job)]
 
-    def wake(self) -> None:
+    def wake(self, job: PlannedJob) -> None:
         """Bring the operator's order to whoever listens at the job's stream."""
         for coordinator in self.live_coordinators():
-            if coordinator.lease is not None:
+            if coordinator.lease is not None and coordinator.planned is job:
                 coordinator.mailbox.wake()
 
-    def pause(self) -> None:
+    def pause(self, job: PlannedJob) -> None:
         with suppress(RefusedError):
-            orders.pause_job(self.operator, self.job_id)
+            orders.pause_job(self.operator, job.id)
 
-    def resume(self) -> None:
+    def resume(self, job: PlannedJob) -> None:
         """Lift a pause, as `backfill resume` does before or after it takes the lease."""
         with self.operator.begin() as tx:
-            jobs.set_job_state_if(tx, self.job_id, {JobState.PAUSED}, JobState.RUNNING)
+            jobs.set_job_state_if(tx, job.id, {JobState.PAUSED}, JobState.RUNNING)
 
-    def cancel(self) -> None:
+    def cancel(self, job: PlannedJob) -> None:
         with suppress(RefusedError):
-            self.is_cancelled |= orders.request_cancel(self.operator, self.job_id)
+            if orders.request_cancel(self.operator, job.id):
+                self.cancelled.add(job.id)
 
     def clear(self, ti: Row) -> None:
         """Put a task instance back to the initial state, as `backfill clear` does."""
-        retries = {ti.task_id: self.dag.task_dict[ti.task_id].retries}
+        retries = {ti.task_id: self.dag(ti.dag_id).task_dict[ti.task_id].retries}
         with self.operator.begin() as tx:
             timeout = self.settings.task.heartbeat_timeout
             if clearing.clear_task_instances(tx, [ti.dag_run_id], retries, ti_ids=[ti.id], heartbeat_timeout=timeout):
@@ -226,7 +211,7 @@ class World:
 
     @property
     def is_over(self) -> bool:
-        return self.job.state not in ACTIVE_JOB and not self.live_coordinators()
+        return not any(self.row_of(job).state in ACTIVE_JOB for job in self.jobs) and not self.live_coordinators()
 
     def go_to_the_end(self) -> None:
         """Let everything come back and go on undisturbed, until the job has ended and nobody does anything any more."""
@@ -254,12 +239,13 @@ class World:
 
     def _everybody_acts(self) -> bool:
         acted = False
-        if self.job.state == JobState.PAUSED:
-            self.resume()
-            self.wake()
-            acted = True
-        if self.job.state in ACTIVE_JOB and not self.live_coordinators():
-            self.start_coordinator()
+        for job in self.jobs:
+            if self.row_of(job).state == JobState.PAUSED:
+                self.resume(job)
+                self.wake(job)
+                acted = True
+            if self.row_of(job).state in ACTIVE_JOB and not self.live_coordinators(job):
+                self.start_coordinator(job)
         for coordinator in self.live_coordinators():
             if coordinator.turns.can_go_on:
                 coordinator.turns.go_on(UNTIL_IDLE)
@@ -289,7 +275,7 @@ class World:
     # -- what came of it ------------------------------------------------------------------------------------------------
 
     def place(self, ti: Row) -> Place:
-        return ti.task_id, self.day_of(ti), ti.map_index
+        return ti.dag_id, ti.task_id, self.day_of(ti), ti.map_index
 
     def states(self) -> dict[Place, tuple[str, int]]:
         """Return state and number of tries of each task instance."""
@@ -297,8 +283,8 @@ class World:
 
     def ends(self) -> dict[str, Any]:
         """Return all that must not depend on speed, order, workers, window, pauses or restarts (S0.3)."""
-        runs = {(run.logical_date - FIRST) // DAY: run.state for run in self.tables.run.values()}
-        return {"job": self.job.state, "runs": runs, "task instances": self.states()}
+        runs = {(run.dag_id, (run.logical_date - FIRST) // DAY): run.state for run in self.tables.run.values()}
+        return {"jobs": [self.row_of(job).state for job in self.jobs], "runs": runs, "task instances": self.states()}
 
     def unfinished(self) -> list[Row]:
         return [ti for ti in self.tables.ti.values() if ti.state not in FINISHED]
@@ -308,12 +294,14 @@ class World:
         rows = [f"{self.place(ti)} {ti.state} {ti.external_executor_id or ''}" for ti in self.tables.ti.values()]
         who = [f"{each.name}: {each.end or each.turns.asleep_until}" for each in self.coordinators]
         busy = [f"{each.name}: {each.phase.name}" for each in self.workers if each.phase is not Phase.IDLE]
-        return "\n  ".join([f"at {self.time.seconds:g} s job {self.job}", *rows, *who, *busy])
+        return "\n  ".join(
+            [f"at {self.time.seconds:g} s {[self.row_of(job) for job in self.jobs]}", *rows, *who, *busy]
+        )
 
 
-def faultless(script: Script) -> dict[str, Any]:
-    """Return how a job ends that nothing disturbs."""
-    world = World(script)
+def faultless(*scripts: Script) -> dict[str, Any]:
+    """Return how jobs end that nothing disturbs."""
+    world = World(*scripts)
     try:
         world.go_to_the_end()
         return world.ends()

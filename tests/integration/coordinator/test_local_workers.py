@@ -46,7 +46,7 @@ class Place:
             stop_within=timedelta(seconds=0.1),
             others_listen=lambda: self.others.listen,
         )
-        workers._command = [sys.executable, "-c", PROGRAM, kind]
+        workers._worker._command = [sys.executable, "-c", PROGRAM, kind]
         return workers
 
     def started(self) -> list[int]:
