@@ -14,7 +14,7 @@ from benchmarks.measurement import Found, Mode, at_least, middle
 
 KEY = "slots"
 TITLE = "Share of slot time spent in user code"
-LIMITS = {Mode.FULL: 600, Mode.QUICK: 60}
+LIMITS = {Mode.FULL: 600, Mode.QUICK: 90}
 
 SLOTS = 64
 _DATES = {Mode.FULL: 20, Mode.QUICK: 2}
