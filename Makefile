@@ -44,7 +44,7 @@ chaos: $(VENV)/.for-dev ## Kill, freeze and cut off everything, and print what a
 	@CHAOS_SEED=$(SEED) CHAOS_SEEDS=$(SEEDS) CHAOS_FIRST_SEED=$(if $(SEEDS),$(shell date +%s)) \
 		$(BIN)/pytest -n auto -q $(if $(SEED)$(SEEDS),tests/chaos/test_mixed_faults.py,tests/chaos)
 
-bench: $(VENV)/.for-dev ## Measure what is promised about speed, for an hour; QUICK=1: two minutes, ONLY=latency,idle: some of it.
+bench: $(VENV)/.for-dev ## Measure what is promised about speed, for 35 minutes; QUICK=1: two minutes, ONLY=latency,idle: some of it.
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 format: $(VENV)/.for-dev ## Put code into the one form, and mend what ruff can mend.

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from backfill.exceptions import BackfillError
+from backfill.exceptions import BackfillError, UsageError
 from benchmarks.ground import ROOT, Ground
 from benchmarks.machine import machine_facts, server_facts
 from benchmarks.measurement import Found, Measurement, Mode, load_all, save
@@ -43,7 +43,12 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _end)
     failed = False
     if order.measures:
-        with Ground() as ground:
+        try:
+            place = Ground()
+        except UsageError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            return error.exit_code
+        with place as ground:
             for measure in order.measures:
                 failed |= not take(ground, measure, order.mode, order.results)
     _write_page(order)

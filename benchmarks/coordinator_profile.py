@@ -113,9 +113,9 @@ class FastWorkers(BaseExecutor):
         """Return all of them."""
         return set(attempt_ids)
 
-    def adopt(self, attempts: Sequence[Attempt]) -> set[str]:
+    def adopt(self, attempts: Sequence[QueuedAttempt]) -> set[str]:
         """Return all of them."""
-        return {attempt.attempt_id for attempt in attempts}
+        return {queued.attempt.attempt_id for queued in attempts}
 
     def revoke(self, attempt_ids: Iterable[str]) -> None:
         """Do nothing: they end all the same."""

@@ -19,6 +19,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from backfill.embedded import Servers
+from backfill.exceptions import UsageError
 from backfill.migrations import upgrade
 from backfill.store.database import create_engine
 from benchmarks.processes import call, running, wait_for
@@ -46,6 +47,14 @@ class Run:
     observed: Mapping[str, Any]
 
 
+def _folder_of_homes() -> Path | None:
+    """Return the folder in which homes are made, $BENCH_FOLDER; None for that of temporary files."""
+    named = os.environ.get("BENCH_FOLDER")
+    if named and not Path(named).is_dir():
+        raise UsageError(f"BENCH_FOLDER names {named!r}, which is no folder: make it, or name another one.")
+    return Path(named).absolute() if named else None
+
+
 class Ground:
     """A home with servers of its own; to be entered. Removed with all its processes when it is left.
 
@@ -54,6 +63,7 @@ class Ground:
 
     def __init__(self, root: Path = ROOT) -> None:
         self._root = root
+        self._folder = _folder_of_homes()
         self._at_the_end = ExitStack()
         self._servers: Servers
         self.home = Path()
@@ -64,7 +74,7 @@ class Ground:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             # PostgreSQL does not run as root: where root started it, another user has to get through
-            self.home = Path(tempfile.mkdtemp(prefix="backfill-bench-", dir=os.environ.get("BENCH_FOLDER")))
+            self.home = Path(tempfile.mkdtemp(prefix="backfill-bench-", dir=self._folder))
             self.home.chmod(0o755)
             (self.home / "bench").mkdir()
             stack.callback(shutil.rmtree, self.home, ignore_errors=True)

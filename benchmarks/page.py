@@ -11,8 +11,8 @@ from benchmarks.measurement import Figure, Goal, Measurement, Mode
 _INTRODUCTION = """\
 # Benchmarks
 
-Written by `make bench` (all of it: about an hour on two cores, most of it for a million task instances), `make bench QUICK=1` (smaller
-sizes, under two minutes) or `make bench ONLY=latency,idle` (some of it). Everything is started by the benchmark, on sockets of its own: a
+Written by `make bench` (all of it: about 35 minutes on two cores, a third of it for a million task instances), `make bench QUICK=1` (smaller
+sizes, under two minutes; Airflow takes one more) or `make bench ONLY=latency,idle` (some of it). Everything is started by the benchmark, on sockets of its own: a
 PostgreSQL with fsync on, a Valkey, workers. Each measure has a limit after which it is given up and said to have failed. The figures with
 their samples are in `benchmarks/results/`.
 

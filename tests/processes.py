@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from click.testing import CliRunner, Result
 from waiting import wait_until
 
+from backfill.cli.main import cli
 from backfill.config import Settings
 from backfill.executors.environment import settings_environment
 from backfill.store.database import create_engine, repeat
@@ -52,6 +55,31 @@ class Command:
         return self.process.wait(timeout)
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A command that ran within this process, which takes a fraction of the time, and what it wrote."""
+
+    code: int
+    printed: str
+    told: str
+
+    def end(self) -> int:
+        """Return the exit code."""
+        return self.code
+
+
+def run_here(settings: Settings, *arguments: str) -> Result:
+    """Run `backfill` with `arguments` within this process, whose logging stays as it is."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        return CliRunner().invoke(cli, arguments, prog_name="backfill", env=settings_environment(settings, {}))
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.captureWarnings(capture=False)
+
+
 class Processes:
     """What a test starts in its folder, each in a session of its own; nothing of it is left behind."""
 
@@ -66,7 +94,7 @@ class Processes:
         return self.start_program([sys.executable, "-m", "backfill", *arguments], arguments[0], **settings)
 
     def start_program(self, command: list[str], name: str, **settings: object) -> Command:
-        own = self.settings.override("the test", {key.replace("__", "."): value for key, value in settings.items()})
+        own = self._with(settings)
         files = [self.here / f"{name}-{len(self._commands)}.{kind}" for kind in ("out", "err")]
         with files[0].open("wb") as out, files[1].open("wb") as err:
             variable, _, value = self._mark.partition("=")
@@ -81,6 +109,14 @@ class Processes:
             )
         self._commands.append(Command(process, *files))
         return self._commands[-1]
+
+    def do(self, *arguments: str, **settings: object) -> Ended:
+        """Run a command to its end that needs no process of its own."""
+        ended = run_here(self._with(settings), *arguments)
+        return Ended(ended.exit_code, ended.stdout, ended.stderr)
+
+    def _with(self, settings: Mapping[str, object]) -> Settings:
+        return self.settings.override("the test", {key.replace("__", "."): value for key, value in settings.items()})
 
     def worker(self, processes: int = 1, **settings: object) -> Command:
         """Start a worker and wait until it listens."""

@@ -70,8 +70,9 @@ _BROKER: dict[str, Any] = {
 }
 
 _PROCESSES: dict[str, Any] = {
-    # a task has to be stoppable and killable without harm to the worker (S7.6), which only processes are
-    "worker_pool": "prefork",
+    # a task has to be stoppable and killable without harm to the worker (S7.6), which only processes are; Celery's prefork but for
+    # the time that it takes to find an idle one
+    "worker_pool": "workers.pool:TaskPool",
     # children share the flag that says that the worker stops, and the imports of their parent
     "worker_pool_start_method": "fork",
     # the row says what became of a dead child's attempt: no need to wait ten seconds for a result that may still come

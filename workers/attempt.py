@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import os
 import signal
+import traceback
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -67,6 +70,8 @@ class RunningAttempt:
         self._opened = opened
         self._guard = Guard()
         self._execution: Execution | None = None
+        #: How the task ended, once that is known.
+        self._ended: Outcome | None = None
         #: Knows the secrets of this attempt's conf and params as well.
         self._mask = shared.mask.copy()
         self._mask.learn(secrets_within(claim.conf))
@@ -92,9 +97,11 @@ class RunningAttempt:
         )
 
     def run(self) -> Conclusion:
-        """Run the task and return what has to be written."""
+        """Run the task and return what has to be written, also where the code around it fails: memory may run out anywhere."""
         try:
             return self._run_logged()
+        except Exception as error:  # noqa: BLE001  # whatever it is, the attempt must not be left as running
+            return self._conclude_in_spite_of(error)
         finally:
             self._shared.heartbeat.remove(self.member.watch)
 
@@ -111,8 +118,11 @@ class RunningAttempt:
         except LogUnwritable as error:
             return conclude(Failed(error), claim, None, self._mask)
         with log:
-            with self._between.capture.to(log), self._between.surroundings.own():
-                conclusion = self._run(log)
+            with self._between.capture.to(log):
+                try:
+                    conclusion = self._run(log)
+                finally:
+                    self._between.surroundings.restore()
             if log.broken is not None:
                 logger.warning("The log %s is not complete: %s", self._path, log.broken.strerror)
         return conclusion
@@ -130,10 +140,22 @@ class RunningAttempt:
             tell=self._between.surroundings.tell,
             hide=self._mask.learn,
         )
-        outcome = self._outcome(execution)
-        execution.report(outcome)
-        execution.call_back(outcome)
+        self._ended = outcome = self._outcome(execution)
+        for follow in (execution.report, execution.call_back):
+            try:
+                follow(outcome)
+            except Exception as error:  # noqa: BLE001  # the end of the task is worth more than what is told of it
+                _note(error)
         return self._conclude(outcome)
+
+    def _conclude_in_spite_of(self, error: Exception) -> Conclusion:
+        """Return what has to be written though the code around the task failed: how the task ended, if that is known."""
+        _let_go(error)
+        _note(error)
+        if self._ended is not None:
+            with contextlib.suppress(Exception):
+                return self._conclude(self._ended)
+        return self._conclude(Failed(error))
 
     def _say_running(self) -> None:
         self._ledger.say_running(self._claim, self._shared.heartbeat.now() - self.member.began)
@@ -149,6 +171,8 @@ class RunningAttempt:
         except BaseException as error:  # noqa: BLE001  # the purpose of this: user code may raise anything at all
             if isinstance(error, TaskStopped) and self._is_of_the_worker(error.reason):
                 return HandedBack()
+            if isinstance(error, MemoryError):
+                _let_go(error)
             return outcome_of(error)
 
     def _is_of_the_worker(self, reason: StopReason) -> bool:
@@ -178,3 +202,19 @@ def _started(member: Member) -> Claim:
     start = claim.start_date + timedelta(seconds=member.began - member.claimed)
     first = start if claim.first_start_date == claim.start_date else claim.first_start_date
     return claim._replace(start_date=start, first_start_date=first)
+
+
+def _let_go(error: BaseException) -> None:
+    """Free what the functions held through which `error` came, so that there is memory for what has to follow."""
+    each: BaseException | None = error
+    seen: set[int] = set()
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        traceback.clear_frames(each.__traceback__)
+        each = each.__cause__ or each.__context__
+    gc.collect()
+
+
+def _note(error: Exception) -> None:
+    with contextlib.suppress(Exception):  # what memory ran out for may need some more to be told
+        logger.error("The code around a task failed; how the task ended is not changed by that", exc_info=error)

@@ -88,17 +88,7 @@ def will_retry(outcome: Failed, claim: Claim, task: AbstractOperator | None) -> 
 
 
 def _delay(claim: Claim, task: AbstractOperator | None) -> timedelta:
-    if task is None:
-        return _RETRY_DELAY
-    return retry_delay(
-        retry_delay=task.retry_delay,
-        exponential_backoff=task.retry_exponential_backoff,
-        max_retry_delay=task.max_retry_delay,
-        dag_id=claim.dag_id,
-        task_id=claim.task_id,
-        logical_date=claim.logical_date,
-        try_number=claim.try_number,
-    )
+    return _RETRY_DELAY if task is None else retry_delay(task, claim.logical_date, claim.try_number)
 
 
 def _stop_run(claim: Claim, task: AbstractOperator | None) -> StopRun | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -32,7 +33,7 @@ from workers.outcome import (
     error_text,
 )
 from workers.results import xcoms_of
-from workers.secret_values import secrets_within
+from workers.secret_values import secrets_of_environment, secrets_within
 from workers.task_instance import Database, TaskInstance
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Execution:
             case Rescheduled(date=date):
                 self._log.line("INFO", f"The task will be looked at again at {date.isoformat()}")
             case Failed(error=error):
+                self._hide(secrets_of_environment(os.environ))  # an error may quote what the task itself has set
                 self._log.exception("The task failed", error.with_traceback(_user_frames(error.__traceback__)))
             case HandedBack():
                 self._log.line(
@@ -153,6 +155,7 @@ class Execution:
         token = context_of_task.set(context)
         try:
             task.render_template_fields(context)
+            self._hide(_secrets_of_command(task))
             _call_all(task.on_execute_callback, context)
             task.pre_execute(context)
             result = self._within_time(task, context)
@@ -165,6 +168,8 @@ class Execution:
 
     def _within_time(self, task: BaseOperator, context: TaskContext) -> Any:
         limit = task.execution_timeout
+        if limit is None:
+            return task.execute(context)
         with self._guard.time_limit(limit):
             result = task.execute(context)
         if self._guard.timed_out:  # the task caught the error and went on: its time is over all the same (S6.5)
@@ -198,6 +203,13 @@ def _variables(claim: Claim) -> dict[str, str]:
         "AIRFLOW_CTX_TRY_NUMBER": str(claim.try_number),
         "AIRFLOW_CTX_DAG_RUN_ID": claim.run_id,
     }
+
+
+def _secrets_of_command(task: BaseOperator) -> set[str]:
+    """Return the secrets of the variables that a task sets for its command."""
+    env = getattr(task, "env", None)
+    texts = env.items() if isinstance(env, Mapping) else ()
+    return secrets_of_environment({str(name): text for name, text in texts if isinstance(text, str)})
 
 
 def _call_all(callbacks: Iterable[Callable[[Any], Any]], context: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 #: A renewal that failed is tried again after at most this long, in seconds.
 _RETRY_AFTER = 1.0
+#: Pause of the thread where there is no memory for what it has to do, in seconds. The task in the main thread uses it up, and fails.
+_WITHOUT_MEMORY = 0.1
 
 
 def _nothing() -> None:
@@ -242,11 +245,19 @@ class Heartbeat:
             self._changed.notify()
 
     def _run(self) -> None:
-        while self._sleep():
-            if self._renewal_is_due():
-                self.beat()
-            self._call_overdue()
-            self._look_if_due()
+        while True:
+            try:
+                if not self._sleep():
+                    return
+                self._do_what_is_due()
+            except MemoryError:  # the thread must outlive the task: nobody would renew the heartbeats of the next ones
+                time.sleep(_WITHOUT_MEMORY)
+
+    def _do_what_is_due(self) -> None:
+        if self._renewal_is_due():
+            self.beat()
+        self._call_overdue()
+        self._look_if_due()
 
     def _sleep(self) -> bool:
         """Wait until something may be to do; return False at the end."""

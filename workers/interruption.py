@@ -98,11 +98,8 @@ class Guard:
         raise error
 
     @contextmanager
-    def time_limit(self, limit: timedelta | None) -> Iterator[None]:
+    def time_limit(self, limit: timedelta) -> Iterator[None]:
         """Raise `TaskTimeout` in the block when `limit` is over (S6.5); timer and handler are then as they were before."""
-        if limit is None:
-            yield
-            return
         self.limited_to(limit)
         handler = signal.signal(signal.SIGALRM, lambda _number, _frame: self._time_is_over(limit))
         started = time.monotonic()

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TypeVar, assert_never
 
@@ -28,7 +28,7 @@ from backfill.store.attempts import (
     select_cancelled,
     stop_run_after_failure,
 )
-from backfill.store.claims import Claim, claim_if_queued, unclaim_if_running
+from backfill.store.claims import Claim, claim_if_queued, renew_if_claimed, unclaim_if_running
 from backfill.store.database import is_passing, repeat
 from backfill.store.task_instances import take_back_if_queued
 from workers.conclusion import Conclusion, Ended, Left, StopRun
@@ -86,6 +86,23 @@ class Writing:
         return bool(self.ended or self.unbegun or self.unwanted or self.claim)
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What could be claimed, in the order asked for."""
+
+    claims: Sequence[Claim] = ()
+    #: On the ledger's clock, a time shortly before the heartbeats of the claims were written.
+    since: float = 0.0
+
+
+@dataclass(slots=True)
+class _Tries:
+    """What tries of one transaction did, of which none is known to have been committed; one of them may have been all the same."""
+
+    took_effect: set[str] = field(default_factory=set)
+    claimed: dict[str, Claim] = field(default_factory=dict)
+
+
 class Ledger:
     """Writes for one process. `publish` gets the events of a commit; while `leaving()` nobody waits for a database that is away.
 
@@ -109,14 +126,14 @@ class Ledger:
         self._refused = refused
         self._clock = clock
 
-    def write(self, writing: Writing, *, patiently: bool = True) -> list[Claim]:
+    def write(self, writing: Writing, *, patiently: bool = True) -> Taken:
         """Do all of `writing` in one transaction, tell the coordinator, and return what could be claimed.
 
         Where the database will not have a value, ends are written one by one, so that it harms its own task only. Raises
         `ServiceUnavailable` while the database is away: if not `patiently`, or if the process is leaving.
         """
         if not writing:
-            return []
+            return Taken()
         try:
             return self._write(writing, patiently)
         except ValueRefused as error:
@@ -142,21 +159,33 @@ class Ledger:
         event = ExecutorEvent(claim.task_instance_id, claim.attempt_id, TaskInstanceState.RUNNING, duration=seconds)
         self._publish([event])
 
-    def _write(self, writing: Writing, patiently: bool) -> list[Claim]:
+    def _write(self, writing: Writing, patiently: bool) -> Taken:
         if not writing:
-            return []
-        took_effect, claims = self._transaction(
-            lambda tx: (_write(tx, writing, self._clock()), self._claim(tx, writing.claim)), patiently
-        )
-        events = [event for entry in writing.ended if (event := _report(entry, took_effect)) is not None]
+            return Taken()
+        tries = _Tries()
+        taken = self._transaction(lambda tx: self._try(tx, writing, tries), patiently)
+        events = [event for entry in writing.ended if (event := _report(entry, tries.took_effect)) is not None]
         events += [_given_back(claim.task_instance_id, claim.attempt_id) for claim in writing.unbegun]
         events += [_given_back(attempt.task_instance_id, attempt.attempt_id) for attempt in writing.unwanted]
         if events:
             self._publish(events)
-        return claims
+        return taken
 
-    def _claim(self, tx: Connection, attempts: Sequence[Attempt]) -> list[Claim]:
-        return claim_if_queued(tx, attempts, hostname=self._hostname, pid=os.getpid())
+    def _try(self, tx: Connection, writing: Writing, tries: _Tries) -> Taken:
+        since = self._clock()
+        tries.took_effect |= _write(tx, writing, since)  # of an end that others have made void nobody takes notice
+        return Taken(self._claim(tx, writing.claim, tries), since)
+
+    def _claim(self, tx: Connection, attempts: Sequence[Attempt], tries: _Tries) -> list[Claim]:
+        """Claim `attempts`; what an earlier try has claimed, whose commit went through and whose answer was lost, is known again."""
+        host, pid = self._hostname, os.getpid()
+        claims = {claim.attempt_id: claim for claim in claim_if_queued(tx, attempts, hostname=host, pid=pid)}
+        doubtful = [claim for attempt_id, claim in tries.claimed.items() if attempt_id not in claims]
+        for attempt_id in renew_if_claimed(tx, doubtful, hostname=host, pid=pid):
+            claims[attempt_id] = tries.claimed[attempt_id]
+        tries.claimed |= claims
+        in_order = dict.fromkeys(each.attempt_id for each in attempts)
+        return [claims[attempt_id] for attempt_id in in_order if attempt_id in claims]
 
     def _transaction(self, work: Callable[[Connection], T], patiently: bool) -> T:
         """Return what `work` returns; if `patiently`, however long the database is away."""

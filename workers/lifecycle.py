@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import logging
 import os
 import pkgutil
@@ -183,6 +184,7 @@ class Lifecycle:
     def _on_child_start(self, sender: str, **_: Any) -> None:
         """Give the child connections of its own; none of the parent's may be used after the fork."""
         self.leave_if_orphaned()  # the parent died before the kernel was asked to tell
+        gc.freeze()  # what came from the parent stays as it is: to look through it for garbage takes time, and memory of one's own
         faulthandler.enable(file=2)  # a crash in C code is told in the log of the task that it happened to
         settings = self.settings
         engine = create_engine(

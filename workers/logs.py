@@ -23,6 +23,7 @@ from workers.masking import Masker
 
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 _STDOUT, _STDERR = 1, 2
+_ROOT = logging.getLogger()
 
 
 class LogUnwritable(BackfillError):
@@ -41,7 +42,7 @@ class TaskLog:
         #: The first error while writing. The task is not told: its work is worth more than its log.
         self.broken: OSError | None = None
         try:
-            self._fd = _open(path)
+            self._fd = _open(path, is_first=try_number == 1)
             self._begin(f"attempt {attempt_id} on {hostname}, pid {os.getpid()}, try {try_number}")
         except OSError as error:
             raise LogUnwritable(path, error) from error
@@ -92,7 +93,9 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _open(path: str) -> int:
+def _open(path: str, *, is_first: bool) -> int:
+    if is_first:  # there is no folder yet: to find that out takes as long as to open a file
+        _make_folder(path.rpartition("/")[0])
     try:
         return os.open(path, _APPEND, 0o640)
     except FileNotFoundError:
@@ -194,9 +197,20 @@ class Capture:
     @contextlib.contextmanager
     def to(self, log: TaskLog) -> Iterator[None]:
         """Lead all of it to `log` for the length of the block."""
+        # one block for all three: what enters and leaves a block of its own takes longer than what is done here
+        streams, handlers, level = (sys.stdout, sys.stderr), _ROOT.handlers[:], _ROOT.level
         self._log = log
-        with self._descriptors_led_to(log.fd), self._streams_led_to_log(), self._logging_led_to_log():
+        _flush(sys.__stdout__, sys.__stderr__)
+        try:
+            self._lead_descriptors_to(log.fd)
+            self._lead_streams()
+            self._lead_logging(level)
             yield
+        finally:
+            self._lead_logging_back(handlers, level)
+            self._lead_streams_back(streams)
+            _flush(sys.__stdout__, sys.__stderr__)
+            self._lead_descriptors_back()
 
     def _write_line(self, level: str, text: str) -> None:
         if self._log is not None:
@@ -205,50 +219,43 @@ class Capture:
     def _new_streams(self) -> tuple[_Lines, _Lines]:
         return _Lines("STDOUT", self._write_line, _STDOUT), _Lines("STDERR", self._write_line, _STDERR)
 
-    @contextlib.contextmanager
-    def _descriptors_led_to(self, fd: int) -> Iterator[None]:
-        """Let the bare descriptors 1 and 2 write to `fd`; what Python holds back for them is written before and after."""
-        _flush(sys.__stdout__, sys.__stderr__)
-        try:
-            for target, _ in self._kept:
-                os.dup2(fd, target)
-            yield
-        finally:
-            _flush(sys.__stdout__, sys.__stderr__)
-            for target, original in self._kept:
-                os.dup2(original, target)
+    def _lead_descriptors_to(self, fd: int) -> None:
+        """Let the bare descriptors 1 and 2 write to `fd`; what Python holds back for them has to be written before."""
+        for target, _ in self._kept:
+            os.dup2(fd, target)
 
-    @contextlib.contextmanager
-    def _streams_led_to_log(self) -> Iterator[None]:
-        kept = sys.stdout, sys.stderr
-        if any(stream.closed for stream in self._streams):  # a task may close what it writes to
-            self._streams = self._new_streams()
-        sys.stdout, sys.stderr = self._streams
-        try:
-            yield
-        finally:
-            sys.stdout, sys.stderr = kept
-            for stream in self._streams:
-                stream.finish()
+    def _lead_descriptors_back(self) -> None:
+        for target, original in self._kept:
+            os.dup2(original, target)
 
-    @contextlib.contextmanager
-    def _logging_led_to_log(self) -> Iterator[None]:
-        """Give the root logger this one handler. Handlers that the task adds there go with the attempt."""
-        root = logging.getLogger()
-        kept, level = root.handlers[:], root.level
+    def _lead_streams(self) -> None:
+        out, err = self._streams
+        if out.closed or err.closed:  # a task may close what it writes to
+            self._streams = out, err = self._new_streams()
+        sys.stdout, sys.stderr = out, err
+
+    def _lead_streams_back(self, streams: tuple[TextIO, TextIO]) -> None:
+        sys.stdout, sys.stderr = streams
+        for stream in self._streams:
+            stream.finish()
+
+    def _lead_logging(self, level: int) -> None:
+        """Give the root logger this one handler."""
         self._records.forget()
-        root.handlers[:] = [self._records]
+        _ROOT.handlers[:] = [self._records]
         if level > logging.INFO or level == logging.NOTSET:
-            root.setLevel(logging.INFO)
-        try:
-            yield
-        finally:
-            root.handlers[:] = kept
-            if root.level != level:  # setting it makes all loggers forget what they have worked out
-                root.setLevel(level)
+            _ROOT.setLevel(logging.INFO)
+
+    def _lead_logging_back(self, handlers: list[logging.Handler], level: int) -> None:
+        """Give the root logger what it had. Handlers that the task has added there go with the attempt."""
+        _ROOT.handlers[:] = handlers
+        if _ROOT.level != level:  # setting it makes all loggers forget what they have worked out
+            _ROOT.setLevel(level)
 
 
 def _flush(*streams: TextIO | None) -> None:
     for stream in streams:
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, broken or absent: nothing is held back
+        try:
             stream.flush()  # type: ignore[union-attr]  # None is covered by AttributeError
+        except (OSError, ValueError, AttributeError):  # closed, broken or absent: nothing is held back
+            continue

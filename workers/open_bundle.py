@@ -25,7 +25,7 @@ from backfill.messages import Attempt
 from backfill.store.claims import Claim
 from workers.conclusion import Conclusion, Ended
 from workers.heartbeat import Heartbeat, Watch
-from workers.ledger import Entry, Ledger, ValueRefused, Writing
+from workers.ledger import Entry, Ledger, Taken, ValueRefused, Writing
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,9 @@ class OpenBundle:
     @property
     def must_write(self) -> bool:
         """Whether something has to be written before the next attempt begins."""
-        return any(isinstance(each.conclusion, Ended) and each.conclusion.stop_run is not None for each in self._ended)
+        with self._lock:  # asked after each end, so that the last one tells
+            last = self._ended[-1].conclusion if self._ended else None
+        return isinstance(last, Ended) and last.stop_run is not None
 
     def write(self) -> None:
         """Write what waits, however long the database is away."""
@@ -198,12 +200,12 @@ class OpenBundle:
         return chunk
 
     def _claim(self, chunk: Sequence[Attempt]) -> None:
-        sent = self._heartbeat.now()
-        claims = self._write(chunk)
+        taken = self._write(chunk)
+        claims = taken.claims
         known = self._heartbeat.now()
         self._opened = known if self._opened is None else self._opened
         members = [
-            Member(claim, Watch(claim.attempt_id, sent), known, is_first=not number)
+            Member(claim, Watch(claim.attempt_id, taken.since), known, is_first=not number)
             for number, claim in enumerate(claims)
         ]
         if len(claims) < len(chunk):
@@ -230,7 +232,7 @@ class OpenBundle:
         self._heartbeat.remove(*(member.watch for member in spared))
         self._claimed = deque(member for member in self._claimed if member.claim.dag_run_id != dag_run_id)
 
-    def _write(self, claim: Sequence[Attempt], *, patiently: bool = True) -> list[Claim]:
+    def _write(self, claim: Sequence[Attempt], *, patiently: bool = True) -> Taken:
         with self._writing:
             return self._write_alone(claim, patiently=patiently)
 
@@ -250,7 +252,7 @@ class OpenBundle:
             self._ledger.say_running(member.claim, seconds)
         return True
 
-    def _write_alone(self, claim: Sequence[Attempt], *, patiently: bool) -> list[Claim]:
+    def _write_alone(self, claim: Sequence[Attempt], *, patiently: bool) -> Taken:
         with self._lock:
             writing = Writing(tuple(self._ended), tuple(self._unbegun), tuple(self._unwanted), tuple(claim))
             self._ended, self._unbegun, self._unwanted = [], [], []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -110,6 +112,11 @@ class Runner:
             self._open = opened
             try:
                 return tuple(self._run(opened, ledger, Between(capture, surroundings)))
+            except MemoryError:
+                with contextlib.suppress(Exception):
+                    logger.exception("Memory has run out: this process is killed, and what it held will be run again")
+                _end_process()
+                raise
             finally:
                 self._open = None
                 self._mark(None)
@@ -173,6 +180,14 @@ class Runner:
     def _tick(self, tick: Callable[[], bool]) -> bool:
         self.interruption.notice_parent()
         return tick()
+
+
+def _end_process() -> None:
+    """Kill this process: there is no memory to write what it holds.
+
+    The main process sees that at once, and what was lost is run again. Celery would raise the error there, which ends all children.
+    """
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _end(claim: Claim, conclusion: Conclusion) -> list[AttemptEnd]:

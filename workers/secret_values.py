@@ -33,7 +33,7 @@ def secrets_of_environment(environment: Mapping[str, str]) -> set[str]:
 
 def secrets_within(value: Any) -> set[str]:
     """Return the texts that stand in `value`, however deep, under a key that says password, token or the like."""
-    return set(_within(value, hidden=False))
+    return set(_within(value, hidden=False)) if value else set()
 
 
 def _within(value: Any, *, hidden: bool) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -33,7 +33,7 @@ class Surroundings:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._about, self._environment = {}, self._before
-        self._restore()
+        self.restore()
 
     def tell(self, about: Mapping[str, str]) -> None:
         """Set variables that the next attempts set anew; one that has its value already takes no time."""
@@ -42,15 +42,8 @@ class Surroundings:
                 os.environ[name] = self._about[name] = value
                 self._environment[os.fsencode(name)] = os.fsencode(value)
 
-    @contextlib.contextmanager
-    def own(self) -> Iterator[None]:
-        """At the end of the block environment and working folder are what they were before."""
-        try:
-            yield
-        finally:
-            self._restore()
-
-    def _restore(self) -> None:
+    def restore(self) -> None:
+        """Make environment and working folder what they were before, at the end of an attempt."""
         now = _environment()
         if now != self._environment:
             _set(self._environment, now)

@@ -19,6 +19,8 @@ from backfill.store.claims import Claim
 from backfill.store.xcoms import RETURN_VALUE, XCom
 
 logger = logging.getLogger(__name__)
+#: What `ti.log` is: it takes as long to be found as a short task.
+_TASK_LOGGER = logging.getLogger("task")
 
 T = TypeVar("T")
 
@@ -87,7 +89,7 @@ class TaskInstance:
         #: `running`; in callbacks the state that the attempt is about to get.
         self.state = TaskInstanceState.RUNNING
         self.end_date: datetime | None = None
-        self.log = logging.getLogger("task")
+        self.log = _TASK_LOGGER
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in Claim._fields:

@@ -10,6 +10,7 @@ import click
 
 from backfill.bootstrap import open_runtime
 from backfill.cli.command import Command, is_verbose, log_format_option
+from backfill.cli.parameters import METRICS_PORT, PROCESSES
 from backfill.cli.parent import stop_with_parent
 from backfill.cli.telling import start_logging
 from backfill.config import Settings, load_settings
@@ -24,12 +25,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 @click.option(
     "--metrics-port",
     metavar="PORT",
-    type=click.IntRange(0, 65535),
+    type=METRICS_PORT,
     help="Port of the Prometheus page; 0: none.  [default: coordinator.metrics_port]",
 )
-@click.option(
-    "--workers", metavar="N", type=click.IntRange(min=0), default=0, help="Also start a Celery worker with N processes."
-)
+@click.option("--workers", metavar="N", type=PROCESSES, default=0, help="Also start a Celery worker with N processes.")
 @log_format_option
 @click.pass_context
 def coordinator(ctx: click.Context, metrics_port: int | None, workers: int, log_format: str | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from backfill.cli.parameters import CONF, COUNT, DATE, FAILURES, REGEX, SECONDS, WordParameter
+from backfill.cli.parameters import CONF, COUNT, DATE, FAILURES, POOL, REGEX, SECONDS, WordParameter
 from backfill.cli.prompt import yes_option
 from backfill.cli.target import subdir_option
 from backfill.exceptions import UsageError
@@ -119,17 +119,6 @@ def date_options(command: F) -> F:
     return start(end(command))
 
 
-def _refused(*names: str, **attributes: Any) -> Callable[[F], F]:
-    """Declare a flag that is read but whose behaviour does not exist yet: giving it ends the command."""
-
-    def refuse(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-        if value:
-            flag = next(name for name in names if name.startswith("--"))
-            raise UsageError(f"{flag} is not available in this version; run the command without it.")
-
-    return click.option(*names, is_flag=True, expose_value=False, callback=refuse, **attributes)
-
-
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     date_options,
     click.option("-t", "--task-regex", type=REGEX, help="Only tasks whose id matches, and what is upstream of them."),
@@ -150,7 +139,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "[default: on]",
     ),
     subdir_option,
-    click.option("--pool", metavar="POOL", help="Run every task instance in this pool instead of its own."),
+    click.option("--pool", metavar="POOL", type=POOL, help="Run every task instance in this pool instead of its own."),
     click.option(
         "--delay-on-limit",
         metavar="SECONDS",

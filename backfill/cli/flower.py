@@ -14,6 +14,7 @@ import click
 from backfill.cli.broker import open_broker
 from backfill.cli.command import Command, is_verbose, log_format_option
 from backfill.cli.flower_login import invitation, password
+from backfill.cli.parameters import PORT
 from backfill.cli.parent import stop_with_parent
 from backfill.cli.telling import start_logging
 from backfill.config import Settings, load_settings
@@ -29,9 +30,7 @@ TASKS_COLUMNS = "name,kwargs,state,received,runtime,worker,uuid"
 
 @click.command(cls=Command)
 @click.option("--address", metavar="ADDRESS", help="Address to listen on.  [default: flower.address]")
-@click.option(
-    "--port", metavar="PORT", type=click.IntRange(1, 65535), help="Port to listen on.  [default: flower.port]"
-)
+@click.option("--port", metavar="PORT", type=PORT, help="Port to listen on.  [default: flower.port]")
 @click.option(
     "--read-only/--no-read-only",
     default=True,

@@ -148,12 +148,24 @@ class RegexParameter(click.ParamType[str]):
         try:
             compiled(value)
         except UsageError as error:
-            self.fail(f"{error} Correct it, or quote it for the shell.", param, ctx)
+            self.fail(str(error), param, ctx)
         return str(value)
 
 
 #: Digits of a number that is certainly none of a job.
 _LONGEST_JOB = 20
+
+
+class WholeNumber(click.IntRange):
+    """A whole number of a range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        try:
+            return int(super().convert(value, param, ctx))
+        except click.BadParameter:
+            span = f"from {self.min}" + ("" if self.max is None else f" to {self.max}")
+            self.fail(f"{_shortened(str(value))} is no whole number {span}; write one that is.", param, ctx)
 
 
 class SecondsParameter(click.FloatRange):
@@ -164,10 +176,29 @@ class SecondsParameter(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number of seconds."""
-        seconds = super().convert(value, param, ctx)
+        try:
+            seconds = float(super().convert(value, param, ctx))
+        except click.BadParameter:
+            seconds = math.nan
         if not math.isfinite(seconds):  # what is not a number lies outside of no range
-            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+            self.fail(
+                f"{_shortened(str(value))} is no number of seconds above 0 and up to 86400; write one such as 0.5.",
+                param,
+                ctx,
+            )
         return seconds
+
+
+class PoolParameter(click.ParamType[str]):
+    """The name of a pool; an empty one, as of a shell's variable that is not set, would mean every task's own."""
+
+    name = "pool"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return `value` as it is."""
+        if not str(value).strip():
+            self.fail(f"{value!r} is no name of a pool; name one that `backfill pools list` shows.", param, ctx)
+        return NAME.convert(value, param, ctx)
 
 
 class JobParameter(click.ParamType[int]):
@@ -206,8 +237,14 @@ CONF = ConfParameter()
 FAILURES = FailuresParameter()
 REGEX = RegexParameter()
 #: A count that makes no sense below one.
-COUNT = click.IntRange(min=1, max=1_000_000_000)
+COUNT = WholeNumber(min=1, max=1_000_000_000)
+#: Worker processes; with 0 of them no worker is started.
+PROCESSES = WholeNumber(min=0)
+PORT = WholeNumber(min=1, max=65535)
+#: Of a page that need not be; with 0 there is none.
+METRICS_PORT = WholeNumber(min=0, max=65535)
 SECONDS = SecondsParameter()
+POOL = PoolParameter()
 JOB = JobParameter()
 #: The index of a mapped task instance.
-MAP_INDEX = click.IntRange(min=0)
+MAP_INDEX = WholeNumber(min=0)

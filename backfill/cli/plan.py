@@ -17,6 +17,7 @@ from backfill.cli.completion import complete_target
 from backfill.cli.flags import BackfillFlags, backfill_flags
 from backfill.cli.outlook import show_plan
 from backfill.cli.output import Format, output_option, showing_each
+from backfill.cli.parameters import PROCESSES
 from backfill.cli.several import one_after_the_other
 from backfill.cli.target import find_matching, find_target
 from backfill.cli.telling import start_logging
@@ -37,7 +38,7 @@ T = TypeVar("T")
 workers_option = click.option(
     "--workers",
     metavar="N",
-    type=click.IntRange(min=0),
+    type=PROCESSES,
     help="Processes of the Celery worker that `run` would start: a limit for the estimate.",
 )
 

@@ -17,6 +17,7 @@ from rich.text import Text
 from backfill.bootstrap import Runtime, open_runtime
 from backfill.cli.command import Command, is_verbose, log_format_option
 from backfill.cli.flower_login import invitation
+from backfill.cli.parameters import PORT, PROCESSES
 from backfill.cli.telling import start_logging
 from backfill.cli.terminal import note_console, visible
 from backfill.config import Settings, load_settings
@@ -36,12 +37,10 @@ _WIDEST = max(map(len, _STYLES))
 @click.option(
     "--workers",
     metavar="N",
-    type=click.IntRange(min=0),
+    type=PROCESSES,
     help="Processes of the Celery worker; 0: start none.  [default: worker.concurrency, else one per core]",
 )
-@click.option(
-    "--flower-port", metavar="PORT", type=click.IntRange(1, 65535), help="Port of Flower.  [default: flower.port]"
-)
+@click.option("--flower-port", metavar="PORT", type=PORT, help="Port of Flower.  [default: flower.port]")
 @click.option("--flower/--no-flower", default=True, help="Show workers and tasks in a browser.  [default: on]")
 @log_format_option
 @click.pass_context

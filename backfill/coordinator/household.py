@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from backfill.coordinator.local_workers import RESTART_PAUSES
+from backfill.coordinator.own_process import OwnProcess
 from backfill.exceptions import Interrupted, UsageError
 
-#: A process that lived for so many seconds is started again at once, as if it were its first death.
-LONG_LIFE = 60.0
 #: Seconds that what a process wrote last may take to be read after its end.
 _LAST_WORDS = 2.0
 
@@ -41,17 +37,14 @@ class Post:
 
 
 class Member:
-    """One process of the household, in a session of its own: an interrupt of the terminal reaches only the command."""
+    """One process of the household, and whoever watches it."""
 
     def __init__(self, post: Post, environment: Mapping[str, str], say: Say, gave_up: Callable[[], object]) -> None:
         self.post = post
-        self._environment = {**environment, **post.environment, "BACKFILL_PARENT_PID": str(os.getpid())}
+        command = [sys.executable, "-m", "backfill", *post.arguments]
+        self._process = OwnProcess(command, {**environment, **post.environment})
         self._say = say
         self._gave_up = gave_up
-        self._process: subprocess.Popen[bytes] | None = None
-        self._stopping = threading.Event()
-        #: Held while a process is started, so that none is started behind the back of `stop`.
-        self._starting = threading.Lock()
         self._watcher = threading.Thread(target=self._watch, name=f"watch-{post.name}", daemon=True)
         #: How the process ended that was told to stop, or that cannot work.
         self.exit_code: int | None = None
@@ -62,64 +55,31 @@ class Member:
 
     def stop(self) -> None:
         """Tell the process to stop, and wait for its end; kill it when its time is over."""
-        self._stopping.set()
-        with self._starting:
-            process = self._process
-        if process is None:
-            return
-        within = self.post.stop_within
-        process.terminate()
-        try:
-            self.exit_code = process.wait(None if within is None else within.total_seconds())
-        except subprocess.TimeoutExpired:
-            self._say(
-                self.post.name, f"does not stop within {within.total_seconds() if within else 0:.0f} s, and is killed"
-            )
-            self.kill()
-            self.exit_code = process.wait()
-        self._watcher.join(_LAST_WORDS)
+        code = self._process.stop(self.post.stop_within, self._tell_overdue)
+        if code is not None:
+            self.exit_code = code
+            self._watcher.join(_LAST_WORDS)
 
     def kill(self) -> None:
         """Kill the process and its children at once. Safe in a signal handler."""
-        self._stopping.set()
-        process = self._process
-        if process is not None and process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        self._process.kill()
+
+    def _tell_overdue(self) -> None:
+        within = self.post.stop_within or timedelta()
+        self._say(self.post.name, f"does not stop within {within.total_seconds():.0f} s, and is killed")
 
     def _watch(self) -> None:
         """Start the process, and start it again whenever it ends by itself, after growing pauses."""
-        deaths = 0
-        while not self._stopping.is_set():
-            started = time.monotonic()
-            process = self._launch()
-            if process is None:
-                return
+        while (process := self._process.launch(subprocess.PIPE)) is not None:
             code = self._listen(process)
-            if self._stopping.is_set():
+            if self._process.is_told_to_stop():
                 return
             if code == UsageError.exit_code:
                 self._give_up(code)
                 return
-            deaths = 0 if time.monotonic() - started >= LONG_LIFE else deaths
-            pause = RESTART_PAUSES[min(deaths, len(RESTART_PAUSES) - 1)]
+            pause = self._process.pause_before_restart()
             self._say(self.post.name, f"{_ended(code)}; it is started again {f'in {pause:.0f} s' if pause else 'now'}")
-            deaths += 1
-            self._stopping.wait(pause)
-
-    def _launch(self) -> subprocess.Popen[bytes] | None:
-        with self._starting:
-            if self._stopping.is_set():
-                return None
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "backfill", *self.post.arguments],
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            return self._process
+            self._process.rest(pause)
 
     def _listen(self, process: subprocess.Popen[bytes]) -> int:
         """Pass on what the process writes until it ends, and return how it did.

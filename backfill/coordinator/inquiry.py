@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import redis
 from sqlalchemy import Engine
@@ -24,9 +25,11 @@ from backfill.jobs.why import (
     FoundTaskInstance,
     JobAnswer,
     Question,
+    RunAnswer,
     TaskAnswer,
     blocked_errors,
     explain_job,
+    explain_run,
     explain_task_instance,
     find_task_instance,
     past_hint,
@@ -62,6 +65,16 @@ class Inquirer:
             if question is not None:
                 return explain_task_instance(tx, case, question)
             return explain_job(tx, case, find_task(case, task_id) if task_id is not None else None)
+
+        return repeat(self.engine, answer)
+
+    def why_run(self, job_id: int, logical_date: datetime) -> RunAnswer:
+        """Return why the run of a date is not finished; raises `UsageError` for a job or a date that is not there."""
+        case = self._case(job_id)
+
+        def answer(tx: Tx) -> RunAnswer:
+            read_only(tx)
+            return explain_run(tx, case, logical_date)
 
         return repeat(self.engine, answer)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import uuid4
 
@@ -61,6 +62,11 @@ class HeldLease:
         """Lock the job's row against takeover until `tx` ends; `LeaseLost` if another holds the lease."""
         self.control = leases.fence(tx, self.job_id, self.epoch)
         return self.control
+
+    def fence_and_lock_limits(self, tx: Tx, dag_ids: Sequence[str], pools: Sequence[str]) -> dict[str, int]:
+        """Fence `tx` as `fence` does, lock the limits of DAGs and pools, and return the slots of each pool."""
+        self.control, sizes = leases.fence_and_lock_limits(tx, self.job_id, self.epoch, dag_ids, pools)
+        return sizes
 
     def renew_if_due(self, *, at_once: bool = False) -> JobControl | None:
         """Renew the lease when its heartbeat is due or `at_once`, else return None; `LeaseLost` if it was taken over."""

@@ -53,7 +53,7 @@ def thaw(frozen: FrozenDag, key: bytes) -> DAG:
     if frozen.python_version != _python_version():
         raise FrozenDagError(
             f"The shipped DAG {frozen.dag_id!r} was frozen by Python {frozen.python_version} and this worker runs "
-            f"{_python_version()}; use one version for both, or run with --donot-pickle."
+            f"{_python_version()}; use one version for both, or run with donot_pickle (--donot-pickle)."
         )
     try:
         dag = pickle.loads(frozen.payload)  # noqa: S301  # the signature has been checked

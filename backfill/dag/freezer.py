@@ -33,7 +33,7 @@ def pickled(dag: DAG) -> bytes:
     except Exception as error:
         raise FrozenDagError(
             f"The DAG {dag.dag_id!r} cannot be shipped ({type(error).__name__}: {error}); keep what cannot be pickled out of "
-            "its tasks and globals, or run with --donot-pickle."
+            "its tasks and globals, or run with donot_pickle (--donot-pickle)."
         ) from error
     finally:
         dag.shipped_templates = shipped

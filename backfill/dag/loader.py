@@ -227,10 +227,13 @@ def _refuse_if_defined_twice(dag_id: str, contents: FolderContents) -> None:
 
 
 def _perhaps_in(dag_id: str, errors: list[DagImportError]) -> str:
-    """Name the file that cannot be loaded and may be where the DAG is: one that has its id in its text, else the first."""
+    """Name the file that cannot be loaded and may be where the DAG is: one that has its id in its text or as its name, else the first."""
     if not errors:
         return ""
-    likely = next((error for error in errors if dag_id.encode() in _content(error.file)), errors[0])
+    likely = next(
+        (error for error in errors if dag_id == Path(error.file).stem or dag_id.encode() in _content(error.file)),
+        errors[0],
+    )
     others = len(errors) - 1
     more = f" ({others} more cannot be loaded either; `backfill dags list` names them)" if others else ""
     return f" {likely}{more}"

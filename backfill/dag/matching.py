@@ -28,7 +28,9 @@ def compiled(regex: str) -> re.Pattern[str]:
             return re.compile(regex)
     except (re.error, OverflowError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        raise UsageError(f"{regex[:200]!r} is no regular expression: {why}.") from None
+        raise UsageError(
+            f"{regex[:200]!r} is no regular expression: {why}; correct it, or quote it for the shell."
+        ) from None
 
 
 def matching(regex: str, names: Iterable[str]) -> list[str]:

@@ -53,7 +53,7 @@ class DagParam(Reference):
         try:
             return context["params"][self.name]
         except KeyError:
-            raise BackfillError(f"The run has no param {self.name!r}; give it with --conf.") from None
+            raise BackfillError(f"The run has no param {self.name!r}; give it with conf (--conf).") from None
 
 
 def references_in(value: object) -> Iterator[Reference]:

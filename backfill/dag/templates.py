@@ -26,8 +26,8 @@ def render(  # one return for each kind of value
     A text that ends with one of `template_ext` names a file. Raises what Jinja, a macro or a reference raises.
     """
     match value:
-        case Reference():
-            return value.resolve(context)
+        case None:
+            return None
         case str():
             return _render_text(value, context, dag, template_ext)
         case list():
@@ -39,6 +39,8 @@ def render(  # one return for each kind of value
             return {render(member, context, dag, template_ext) for member in value}
         case dict():
             return {key: render(member, context, dag, template_ext) for key, member in value.items()}
+        case Reference():  # after what most fields are: to find out takes longer than to render a short text
+            return value.resolve(context)
         case _:
             return _render_object(value, context, dag)
 

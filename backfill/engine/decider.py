@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, assert_never
@@ -38,6 +39,11 @@ class Decisions:
     #: (dag_run_id, task_id) of mapped tasks whose length has to be looked up now (S4.7): the window waits for
     #: `take_in` with the new rows and for `set_length`.
     expand: list[tuple[int, str]] = field(default_factory=list)
+
+    def going_on_with(self, expansions: Iterable[tuple[int, str]]) -> Decisions:
+        """Return these decisions with `expansions` that were begun before."""
+        self.expand[:0] = [each for each in expansions if each not in self.expand]
+        return self
 
     def __bool__(self) -> bool:
         return bool(self.settle or self.unschedule or self.expand)

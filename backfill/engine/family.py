@@ -163,6 +163,10 @@ class Family:
         """As `Window.set_length`."""
         self._window_of(dag_run_id).set_length(dag_run_id, task_id, length)
 
+    def awaits_rows(self, dag_run_id: int, task_id: str) -> bool:
+        """As `Window.awaits_rows`."""
+        return dag_run_id in self._dag_of and self._window_of(dag_run_id).awaits_rows(dag_run_id, task_id)
+
     def update_previous(self, dag_run_id: int, previous: PreviousRun | None) -> None:
         """As `Window.update_previous`."""
         self._window_of(dag_run_id).update_previous(dag_run_id, previous)

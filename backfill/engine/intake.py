@@ -101,6 +101,8 @@ class Intake:
         for task, more in indexed.items():
             if run.ids[task] != NO_ROW and all(row.state == TaskInstanceState.REMOVED for row in more):
                 continue  # it was expanded once, and is not any more
+            if self._is_half_expanded(run, task, more):
+                continue
             self._expand(run, task, more)
         return is_untouched and not indexed
 
@@ -118,12 +120,25 @@ class Intake:
         for task, more in indexed.items():
             if more[0].map_index == UNMAPPED:
                 self._start_over(run, more)
+            elif self._is_half_expanded(run, task, more):
+                ours = [row for row in ours if index[row[2]] != task]
             else:
                 self._expand(run, task, more)
         return changed + ours
 
+    def _is_half_expanded(self, run: RunState, task: int, rows: Iterable[TaskInstanceFacts]) -> bool:
+        """Return whether `rows` are the first portions of an expansion: row -1 still waits to be index 0, the last of all (S4.7).
+
+        Until then the task counts as not expanded: whoever drives the job goes on with it.
+        """
+        waits = task not in run.expanded and run.ids[task] != NO_ROW and run.state[task] < QUEUED
+        return waits and all(row.map_index > 0 for row in rows)
+
     def _expand(self, run: RunState, task: int, rows: list[TaskInstanceFacts]) -> None:
         """Take in rows of a mapped task that came with its expansion; what was row -1 is index 0 (S4.7)."""
+        is_whole = (
+            task not in run.expanded or task in run.lengths
+        )  # else it grows, perhaps by portions: the answer says
         self._board.grow(run, task, 1 + max(row.map_index for row in rows))
         slots = run.expanded[task]
         fresh = [slots[row.map_index] for row in rows if run.ids[slots[row.map_index]] == NO_ROW]
@@ -132,7 +147,7 @@ class Intake:
         self._board.appear(run, task, [slot for slot in fresh if run.state[slot] == REMOVED])
         for row in rows:
             self._update(run, slots[row.map_index], row)
-        if task in run.asked:
+        if task in run.asked and is_whole:
             run.lengths[task] = len(slots)
 
     def _name(self, run: RunState, slot: int, row: TaskInstanceFacts) -> None:

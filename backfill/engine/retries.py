@@ -6,6 +6,7 @@ import hashlib
 from datetime import datetime, timedelta
 
 from backfill.clock import as_utc
+from backfill.dag.abstract_operator import AbstractOperator
 
 #: No exponential back-off waits longer than this.
 LONGEST_BACKOFF = timedelta(days=1)
@@ -21,21 +22,12 @@ def is_eligible(*, retries: int, try_number: int, max_tries: int, disable_retry:
     return retries > 0 and try_number <= max_tries and not disable_retry
 
 
-def retry_delay(
-    *,
-    retry_delay: timedelta,
-    exponential_backoff: bool,
-    max_retry_delay: timedelta | None,
-    dag_id: str,
-    task_id: str,
-    logical_date: datetime,
-    try_number: int,
-) -> timedelta:
-    """Return the time from the end of try `try_number` to the next one (S6.3); the same for the same arguments."""
-    if not exponential_backoff:
-        return retry_delay
-    base = max(1, -(-(retry_delay // _MICROSECOND << max(try_number, 1) - 1) // 1_000_000))
-    seed = f"{dag_id}#{task_id}#{as_utc(logical_date)}#{try_number}"
+def retry_delay(task: AbstractOperator, logical_date: datetime, try_number: int) -> timedelta:
+    """Return the time from the end of try `try_number` of `task` to the next one (S6.3); the same for the same arguments."""
+    if not task.retry_exponential_backoff:
+        return task.retry_delay
+    base = max(1, -(-(task.retry_delay // _MICROSECOND << max(try_number, 1) - 1) // 1_000_000))
+    seed = f"{task.dag_id}#{task.task_id}#{as_utc(logical_date)}#{try_number}"
     digest = hashlib.sha1(seed.encode(), usedforsecurity=False).hexdigest()
     delay = timedelta(seconds=min(base + int(digest, 16) % base, LONGEST_BACKOFF.total_seconds()))
-    return delay if max_retry_delay is None else min(delay, max_retry_delay)
+    return delay if task.max_retry_delay is None else min(delay, task.max_retry_delay)

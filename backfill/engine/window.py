@@ -124,6 +124,11 @@ class Window:
         run.lengths[task] = length
         self._board.judge_tasks(run, [task])
 
+    def awaits_rows(self, dag_run_id: int, task_id: str) -> bool:
+        """Return whether `Decisions.expand` asked for the rows of a mapped task, and no source has changed since (S4.7)."""
+        run = self._board.by_id.get(dag_run_id)
+        return run is not None and self._graph.index[task_id] in run.asked
+
     def update_previous(self, dag_run_id: int, previous: PreviousRun | None) -> None:
         """Replace what is known of the run before a run, after a look into the database."""
         self._board.tell_previous(self._board.by_id[dag_run_id], previous)

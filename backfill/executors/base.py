@@ -99,8 +99,11 @@ class BaseExecutor(ABC):
         """Return those of `attempt_ids` that wait for a worker, or run on one as far as this executor knows (S8.4, S8.5)."""
 
     @abstractmethod
-    def adopt(self, attempts: Sequence[Attempt]) -> set[str]:
-        """Take charge of attempts that another process of this job handed over; return the ids of those it holds (S8.6)."""
+    def adopt(self, attempts: Sequence[QueuedAttempt]) -> set[str]:
+        """Take charge of attempts that another process of this job handed over, and nobody has claimed (S8.6).
+
+        Returns the ids of those it holds.
+        """
 
     @abstractmethod
     def revoke(self, attempt_ids: Iterable[str]) -> None:

@@ -27,7 +27,7 @@ from backfill.executors.listener import KEY_LIFETIME, EventListener
 from backfill.executors.sent import SentAttempts
 from backfill.executors.slots import Slots
 from backfill.keys import UNMAPPED
-from backfill.messages import LOOK, TASK_NAME, Attempt, Bundle, ExecutorEvent, event_stream
+from backfill.messages import LOOK, TASK_NAME, Bundle, ExecutorEvent, event_stream
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +84,7 @@ class Publisher:
         self._app = Celery("backfill", set_as_current=False)
         self._connection: Any = None
         self._producer: Any = None
+        self._client: Any = None
 
     def parcel(self, bundle: Bundle, *, queue: str, shadow: str | None, description: str) -> Parcel:
         """Return the Celery message that carries `bundle`; its task id is the first attempt's id."""
@@ -120,8 +121,8 @@ class Publisher:
     def ask(self, question: Callable[[redis.Redis], T]) -> T:
         """Return what `question` finds at the broker; raises `ServiceUnavailable`."""
         try:
-            with self._open().channel.conn_or_acquire() as client:
-                return question(client)
+            self._open()
+            return question(self._client)
         except _AWAY as error:
             self.close()
             raise ServiceUnavailable(f"The broker at {broker.masked(self._url)} does not answer: {error}") from error
@@ -145,7 +146,7 @@ class Publisher:
 
     def close(self) -> None:
         """Close the connection; the next use opens another."""
-        connection, self._connection, self._producer = self._connection, None, None
+        connection, self._connection, self._producer, self._client = self._connection, None, None, None
         if connection is not None:
             with suppress(*_AWAY):
                 connection.release()
@@ -160,6 +161,8 @@ class Publisher:
             self._connection = _Connection(self._url, transport_options=_transport_options())
             self._connection.ensure_connection(max_retries=1, interval_start=0, reraise_as_library_errors=False)
             self._producer = _Producer(self._connection.channel(), auto_declare=False)
+            with self._producer.channel.conn_or_acquire() as client:  # holds no connection, and is slow to make
+                self._client = client
         return self._producer
 
 
@@ -202,7 +205,7 @@ class CeleryExecutor(BaseExecutor):
         super().start(context)
         if not context.broker_url:
             raise ConfigError(
-                "The Celery executor needs a broker; set celery.broker_url, or run with --executor local."
+                "The Celery executor needs a broker; set celery.broker_url, or run with LocalExecutor() (--executor local)."
             )
         try:
             self._connect()
@@ -245,9 +248,11 @@ class CeleryExecutor(BaseExecutor):
         except ServiceUnavailable:
             return wanted  # nothing counts as lost before somebody has looked
 
-    def adopt(self, attempts: Sequence[Attempt]) -> set[str]:
-        """Return the ids of those whose message waits in a queue; workers report on the others to the same stream."""
-        return self.holds(attempt.attempt_id for attempt in attempts)
+    def adopt(self, attempts: Sequence[QueuedAttempt]) -> set[str]:
+        """Remember those whose message waits in a queue, to send it again should the broker lose it; return their ids."""
+        held = self.holds(queued.attempt.attempt_id for queued in attempts)
+        self._sent.adopt(queued for queued in attempts if queued.attempt.attempt_id in held)
+        return held
 
     def revoke(self, attempt_ids: Iterable[str]) -> None:
         """Take the messages of these attempts out of the queues, as far as the broker answers."""

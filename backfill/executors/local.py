@@ -76,9 +76,9 @@ class LocalExecutor(BaseExecutor):
             known.update(lane.attempt.attempt_id for lane in self._lanes if lane.attempt is not None)
         return known.intersection(attempt_ids)
 
-    def adopt(self, attempts: Sequence[Attempt]) -> set[str]:
+    def adopt(self, attempts: Sequence[QueuedAttempt]) -> set[str]:
         """Return the ids of those that are held already: processes of another executor ended with it (S8.3)."""
-        return self.holds(attempt.attempt_id for attempt in attempts)
+        return self.holds(queued.attempt.attempt_id for queued in attempts)
 
     def revoke(self, attempt_ids: Iterable[str]) -> None:
         """Take attempts out of the line."""

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from backfill.messages import ExecutorEvent
+from backfill.states import TaskInstanceState
 
 #: Seconds between two looks at what has gathered.
 _SLICE = 0.005
@@ -24,6 +25,8 @@ class Mailbox:
         # SimpleQueue, because its put is reentrant: a signal handler may interrupt the reader anywhere. None is a wake.
         self._arrivals: queue.SimpleQueue[Sequence[ExecutorEvent] | None] = queue.SimpleQueue()
         self._events: deque[ExecutorEvent] = deque()
+        #: How many of them tell that an attempt is over.
+        self._ends = 0
         self._woken = False
         self._was_woken = False
 
@@ -47,10 +50,13 @@ class Mailbox:
         return woken or bool(self._events)
 
     def gather(self, seconds: float, enough: int) -> None:
-        """After a `wait`: let more events come for `seconds`, until `enough` are there or somebody wakes the reader."""
+        """After a `wait`: let more events come for `seconds`, until `enough` attempts are over or somebody wakes the reader.
+
+        That attempts began is no reason to look: nothing follows from it.
+        """
         until = time.monotonic() + seconds
         self._take()
-        while not self._woken and len(self._events) < enough and (left := until - time.monotonic()) > 0:
+        while not self._woken and self._ends < enough and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, _SLICE))  # to be woken by each of hundreds of events would cost more than to look
             self._take()
 
@@ -66,7 +72,9 @@ class Mailbox:
         """
         self._take()
         count = len(self._events) if at_most is None else min(at_most, len(self._events))
-        return [self._events.popleft() for _ in range(count)]
+        drained = [self._events.popleft() for _ in range(count)]
+        self._ends -= _count_ends(drained)
+        return drained
 
     def _take(self) -> None:
         """Sort in whatever has arrived, without waiting."""
@@ -79,3 +87,8 @@ class Mailbox:
             self._woken = True
         else:
             self._events.extend(arrival)
+            self._ends += _count_ends(arrival)
+
+
+def _count_ends(events: Sequence[ExecutorEvent]) -> int:
+    return sum(event.state is not TaskInstanceState.RUNNING for event in events)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -59,6 +60,14 @@ class SentAttempts:
                     self._records[queued.attempt.attempt_id] = _Record(queued, now, message)
             for attempt_id in list(islice(self._records, max(0, len(self._records) - self._limit))):
                 self._forget(attempt_id)
+
+    def adopt(self, attempts: Iterable[QueuedAttempt]) -> None:
+        """Remember attempts that another process sent, nobody knows when and in how many messages; known ones stay as they are."""
+        with self._lock:
+            for queued in attempts:
+                if queued.attempt.attempt_id not in self._records:
+                    self._outstanding[queued.queue] += 1
+                    self._records[queued.attempt.attempt_id] = _Record(queued, -math.inf, _Message(queued.queue, 1))
 
     def note(self, event: ExecutorEvent) -> QueuedAttempt | None:
         """Remember what `event` says of its attempt, and return that if it is known."""

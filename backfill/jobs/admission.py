@@ -167,8 +167,10 @@ class Admission:
     # -- dates become runs ----------------------------------------------------------------------------------------------
 
     def admit_next(self, tx: Tx) -> Admitted:
-        """Admit the dates whose turn it is, as many as `max_active_runs` allows; those that count as done need no room (S2.13)."""
-        task_instances.lock_limits(tx, [self._dag.dag_id], [])
+        """Admit the dates whose turn it is, as many as `max_active_runs` allows; those that count as done need no room (S2.13).
+
+        `tx` has locked the limits of the DAG (S5.1).
+        """
         room = self._room(tx)
         self._fill(tx, room)
         taken: list[PlannedDate] = []
@@ -181,8 +183,10 @@ class Admission:
         done = self._count_as_done(tx, [date for date in taken if date.action == "done"])
         admitted = self._admit(tx, [date for date in taken if date.action != "done"])
         self._refused = len(done) + len(admitted) < len(taken)
-        if admitted:
-            self._room(tx)  # what was counted has grown: where the window is full now, no room may appear by itself
+        # what was counted has grown: where the window is full now, no room may appear by itself
+        self._own_runs += len(admitted)
+        taken_over = sum(date.counts_as_running for date in taken)
+        self._foreign_runs = max(0, self._foreign_runs - taken_over)
         self.has_more = len(taken) == self._at_once
         # in this transaction: nobody may see a run without the task instances that it is going to have
         return Admitted(self.open_runs(tx, admitted), done)

@@ -20,7 +20,7 @@ from backfill.dag import DAG
 from backfill.engine.window import RunOutcome
 from backfill.executors import BaseExecutor
 from backfill.facts import RunFacts, TaskInstanceFacts
-from backfill.jobs.admission import CROWDED_OUT, Admission, OpenedRuns
+from backfill.jobs.admission import CROWDED_OUT, Admission, Admitted, OpenedRuns
 from backfill.jobs.base_job import PORTION, BaseJob, Lease, Workplace
 from backfill.jobs.callbacks import RunCallbacks
 from backfill.jobs.cancel import Cancellation
@@ -28,7 +28,7 @@ from backfill.jobs.conclusion import collect_errors, conclude, progress, tell_en
 from backfill.jobs.control import Control
 from backfill.jobs.course import Course
 from backfill.jobs.dispatch import Dispatcher
-from backfill.jobs.parameters import check_parameters
+from backfill.jobs.parameters import request_of
 from backfill.jobs.reconcile import Reconciler
 from backfill.jobs.report import Report, ReportedError
 from backfill.jobs.request import BackfillRequest
@@ -38,7 +38,7 @@ from backfill.jobs.task_status import DagRunTaskStatus, TaskInstance
 from backfill.jobs.timeouts import attempts_to_stop
 from backfill.jobs.waits import Waits
 from backfill.keys import TaskInstanceKey
-from backfill.states import FINISHED, IN_FLIGHT, JobState, Reprocess, TaskInstanceState
+from backfill.states import FINISHED, IN_FLIGHT, DagRunState, JobState, Reprocess, TaskInstanceState
 from backfill.store import task_instances
 from backfill.store.dates import PlannedDate
 from backfill.telemetry import Dispatched, Event, Note, RunAdmitted, RunSettled
@@ -86,30 +86,7 @@ class BackfillJob(BaseJob):
         ignore_dependencies: bool = False,
         **kwargs: Any,
     ) -> None:
-        check_parameters(locals())
-        self.request = BackfillRequest(
-            start_date=start_date,
-            end_date=end_date,
-            mark_success=mark_success,
-            donot_pickle=donot_pickle,
-            ignore_first_depends_on_past=ignore_first_depends_on_past,
-            ignore_task_deps=ignore_task_deps,
-            pool=pool,
-            delay_on_limit_secs=delay_on_limit_secs,
-            verbose=verbose,
-            conf=conf,
-            rerun_failed_tasks=rerun_failed_tasks,
-            run_backwards=run_backwards,
-            run_at_least_once=run_at_least_once,
-            continue_on_failures=continue_on_failures,
-            disable_retry=disable_retry,
-            max_active_runs=max_active_runs,
-            reprocess=Reprocess(reprocess) if reprocess else None,
-            max_failures=None if max_failures is None else str(max_failures),
-            task_regex=task_regex,
-            ignore_dependencies=ignore_dependencies,
-            executor=executor.name if executor else "celery",
-        )
+        self.request = request_of(locals())
         super().__init__(dag.dag_id, *args, **kwargs)
         self.dag: DAG | None = dag
         self.executor = executor
@@ -248,10 +225,20 @@ class BackfillJob(BaseJob):
 
     def _admit(self, run_dates: Admission, ti_status: DagRunTaskStatus, session: Session | None) -> None:
         """Let the dates whose turn it is into the window, as many as there is room for (S2.13)."""
+        if self._may_admit(run_dates, len(ti_status.active_runs)):
+            admitted = self.at_work().write_under_limits(
+                lambda tx, _: run_dates.admit_next(tx), [self.dag_id], [], session
+            )
+            self._take_in_admitted(run_dates, admitted, ti_status, session)
+
+    def _may_admit(self, run_dates: Admission, active_runs: int) -> bool:
+        """Return whether to look for dates whose turn it is, with so many of this job's runs in the window."""
         allowed = self._dispatches and self.course.policy.admits and not self.course.rhythm.admission
-        if not (allowed and run_dates.worth_a_look(len(ti_status.active_runs))):
-            return
-        admitted = self.at_work().write(run_dates.admit_next, session)
+        return allowed and run_dates.worth_a_look(active_runs)
+
+    def _take_in_admitted(
+        self, run_dates: Admission, admitted: Admitted, ti_status: DagRunTaskStatus, session: Session | None
+    ) -> None:
         run_dates.confirm(admitted)
         if run_dates.has_more:
             self.course.rhythm.go_on()
@@ -328,7 +315,9 @@ class BackfillJob(BaseJob):
         self._start_subdags(ti_status, session)
         if not self._dispatcher.worth_a_look():
             return
-        placed = self.at_work().write(self._dispatcher.place, session)
+        placed = self.at_work().write_under_limits(
+            self._dispatcher.place, list(self.course.dags), self.course.pools, session
+        )
         self._observe(ti_status, placed.rows)
         unsent = self._dispatcher.publish(placed.queued, default=executor)
         if unsent:
@@ -348,13 +337,19 @@ class BackfillJob(BaseJob):
             self._carry_out_decisions(ti_status, session)
 
     def _carry_out_decisions(self, ti_status: DagRunTaskStatus, session: Session | None) -> None:
-        """Write what the engine decides, until it has nothing more to say; where a row has changed, the row wins (S0.1)."""
-        while decisions := self.course.window.decide(self.at_work().lease.now()):
+        """Write what the engine decides, until it has nothing more to say; where a row has changed, the row wins (S0.1).
+
+        Of mappings over thousands of items each call creates a portion.
+        """
+        begun = self.course.take_half_expanded()
+        while decisions := self.course.window.decide(self.at_work().lease.now()).going_on_with(begun):
+            begun = []
             written = self.at_work().write(partial(write_decisions, self.course, decisions), session)
             self._announce(ti_status, written.settled)
             self._observe(ti_status, written.changed)
             for expanded in written.expanded:
                 self.course.window.set_length(*expanded)
+            self.course.go_on_later_with(written.half_expanded)
 
     # -- what executors reported, and what the rows say -----------------------------------------------------------------
 
@@ -449,11 +444,14 @@ class BackfillJob(BaseJob):
         """Write how runs ended, let them leave the window, and tell of it."""
         if not outcomes:
             return
-        for outcome in self._write_ends(outcomes, ti_status, session):
+        ended, admitted = self._write_ends(outcomes, ti_status, session)
+        for outcome in ended:
             run = ti_status.active_runs.get(outcome.dag_run_id)
             if run is not None:  # that of a subdag stays until the run leaves that it belongs to
                 ti_status.let_go(run, self.course.remove(run))
         self._reconciler.look_back(session)
+        if admitted is not None:
+            self._take_in_admitted(self.course.admission, admitted, ti_status, session)
 
     def _write_ends(
         self,
@@ -462,9 +460,18 @@ class BackfillJob(BaseJob):
         session: Session | None,
         *,
         at_the_end: bool = False,
-    ) -> Sequence[RunOutcome]:
-        """Write how runs ended, and with those of subdags the task instances that stand for them (S13.4); return what held."""
-        ended = self.at_work().write(partial(end_runs, self.course, outcomes, at_the_end=at_the_end), session)
+    ) -> tuple[Sequence[RunOutcome], Admitted | None]:
+        """Write how runs ended, and with those of subdags the task instances that stand for them (S13.4); return what held.
+
+        Where the dates of the job go on in any case, those whose turn it is are admitted in the same transaction.
+        """
+        end = partial(end_runs, self.course, outcomes, at_the_end=at_the_end)
+        if not at_the_end and self._admits_after(outcomes, ti_status):
+            ended, admitted = self.at_work().write_under_limits(
+                lambda tx, _: (end(tx), self.course.admission.admit_next(tx)), [self.dag_id], [], session
+            )
+        else:
+            ended, admitted = self.at_work().write(end, session), None
         mirrored = ended.mirrored
         self._reconciler.stop(mirrored.attempts)
         for outcome in ended.outcomes:
@@ -477,7 +484,13 @@ class BackfillJob(BaseJob):
         self.course.note_ends_of_subdags(ended.outcomes)
         for ti in self.course.task_instances(mirrored.ended):
             self._callbacks.fire_of_task(self.course.window.run(ti.facts.dag_run_id), ti, mirrored.errors[ti.facts.id])
-        return ended.outcomes
+        return ended.outcomes, admitted
+
+    def _admits_after(self, outcomes: Sequence[RunOutcome], ti_status: DagRunTaskStatus) -> bool:
+        """Return whether dates may be admitted once `outcomes` are written: a failed run may be what stops the job (S9.1)."""
+        leave = sum(outcome.dag_run_id in ti_status.active_runs for outcome in outcomes)
+        succeed = all(outcome.state == DagRunState.SUCCESS for outcome in outcomes)
+        return succeed and self._may_admit(self.course.admission, len(ti_status.active_runs) - leave)
 
     def _collect_errors(self, ti_status: DagRunTaskStatus, session: Session | None = None) -> list[ReportedError]:
         """Return what ended badly and what is blocked, by run date, topology and map index (S9.7)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -47,8 +47,16 @@ class Lease(Protocol):
         """Lock the job's row against takeover until `tx` ends; `LeaseLost` if another holds it."""
         ...
 
+    def fence_and_lock_limits(self, tx: Tx, dag_ids: Sequence[str], pools: Sequence[str]) -> dict[str, int]:
+        """Do what `fence` does, lock the limits of DAGs and pools (S5.1), and return the slots of each pool that exists."""
+        ...
+
     def renew_if_due(self, *, at_once: bool = False) -> JobControl | None:
-        """Renew the lease when its heartbeat is due or `at_once`, else return None; `LeaseLost` if it ran out."""
+        """Renew the lease when its heartbeat is due, or `at_once`, and return what the operator wants (`control`) as read with that.
+
+        Returns None, and asks the database nothing, while the heartbeat is not due. Raises `LeaseLost` if another process has
+        taken the job over, `ServiceUnavailable`. To be called wherever the loop may stay for longer than a heartbeat.
+        """
         ...
 
     def due_in(self) -> float:
@@ -86,6 +94,23 @@ class Workplace:
         def fenced(tx: Connection | Session) -> T:
             self.lease.fence(tx)
             return work(tx)
+
+        return self._transact(self.engine, fenced, session)
+
+    def write_under_limits(
+        self,
+        work: Callable[[Connection | Session, Mapping[str, int]], T],
+        dag_ids: Sequence[str],
+        pools: Sequence[str],
+        session: Session | None = None,
+    ) -> T:
+        """As `write`, in a transaction that has locked the limits of DAGs and pools (S5.1).
+
+        `work` is also given the slots of each of the pools that exists.
+        """
+
+        def fenced(tx: Connection | Session) -> T:
+            return work(tx, self.lease.fence_and_lock_limits(tx, dag_ids, pools))
 
         return self._transact(self.engine, fenced, session)
 

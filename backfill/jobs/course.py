@@ -112,10 +112,15 @@ class Course:
         self.budget = Budget(settings.task.infrastructure_retries, disable_retry=request.disable_retry)
         #: Task instances whose next attempt shares no message with others (S8.3).
         self._isolated: set[int] = set()
+        #: Places in flight of the job's DAGs when dispatch last looked, with those that it gave away. While no fewer are known to be
+        #: taken, what is heard to have ended was counted as free by then.
+        self.places_counted = 0
         self.pace = Pace(clock.monotonic)
         self.throttle = Throttle(clock.monotonic)
         #: By dag_run_id and task_id: why a mapping in the window has no length.
         self.without_values: dict[tuple[int, str], str] = {}
+        #: (dag_run_id, task_id) of mappings of which the next round creates more rows.
+        self.half_expanded: list[tuple[int, str]] = []
         #: Whether any run turned out to be stuck (S9.3): the job is deadlocked then.
         self.deadlocked = False
 
@@ -181,6 +186,17 @@ class Course:
             return self.admission.previous_of(tx, [run.id for run in runs])
         return self.subdags.previous_of(tx, runs, self.admission)
 
+    def take_half_expanded(self) -> list[tuple[int, str]]:
+        """Return, once, the mappings of which rows are still to be created; not those whose sources have changed meanwhile."""
+        begun, self.half_expanded = self.half_expanded, []
+        return [each for each in begun if self.window.awaits_rows(*each)]
+
+    def go_on_later_with(self, half_expanded: Sequence[tuple[int, str]]) -> None:
+        """Have the next round, which begins at once, create more rows of these mappings (S4.7)."""
+        if half_expanded:
+            self.half_expanded += half_expanded
+            self.rhythm.go_on()
+
     def is_first(self, run: RunFacts) -> bool:
         """Return whether `run` is the earliest of the range (S4.10)."""
         return run.ordinal == (self.total_runs - 1 if self.request.run_backwards else 0)
@@ -235,7 +251,7 @@ class Course:
         finished = sum(ti.facts.state in FINISHED for ti in ended)
         if finished:
             self.pace.finished(finished)
-            self.rhythm.something_ended()
+            self.rhythm.something_ended(frees_places=self.window.places_taken < self.places_counted)
 
     def numbers(self, ti_status: DagRunTaskStatus) -> Numbers:
         """Return the numbers of S9.5: the window, what has left it, and the dates not admitted."""

@@ -5,19 +5,24 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from backfill.config import Settings
 from backfill.engine.limits import Occupancy
 from backfill.executors import BaseExecutor, QueuedAttempt, Unsent, normal_name
 from backfill.facts import TaskInstanceFacts
 from backfill.jobs.base_job import PORTION, Workplace
 from backfill.jobs.course import Course
 from backfill.messages import Attempt
+from backfill.states import TaskInstanceState
 from backfill.store import task_instances
 from backfill.store.database import Tx
 from backfill.store.task_instances import QueueRequest
 from backfill.telemetry import Note
+
+#: How many of the task instances that have to wait for a place one round writes as `scheduled`.
+MARKED_AT_ONCE = 2 * PORTION
 
 logger = logging.getLogger(__name__)
 
@@ -45,32 +50,30 @@ class Dispatcher:
         rhythm = self._course.rhythm
         return self._course.window.ready_count() > 0 and not (rhythm.dispatch or rhythm.broker)
 
-    def place(self, tx: Tx) -> Placed:
-        """Check every limit, take the places and write `queued`, all in the transaction `tx` (S5.1).
+    def place(self, tx: Tx, pool_sizes: Mapping[str, int]) -> Placed:
+        """Check every limit, take the places and write `queued`, all in the transaction `tx`, which has locked the limits (S5.1).
 
         What is ready and got no place is written as `scheduled` (S3.2).
         """
-        window, rhythm = self._course.window, self._course.rhythm
-        self.occupancy = occupancy = self._look_at_limits(tx)
+        window, rhythm, course = self._course.window, self._course.rhythm, self._course
+        rows = task_instances.select_occupancy(tx, list(course.dags), course.pools, apart=course.limited_task_ids)
+        self.occupancy = occupancy = Occupancy(rows, pool_sizes=pool_sizes)
+        counted = sum(occupancy.by_dag[dag_id] for dag_id in course.dags)
         picked = window.pick(occupancy, self._workplace.settings.core.parallelism or None, at_once=PORTION)
         requests = [self._request(*given) for given in zip(picked, new_attempt_ids(len(picked)), strict=True)]
-        queued = {row.id: row for row in task_instances.queue_if_idle(tx, self._job_id, requests)}
+        course.places_counted = counted + len(picked)
+        is_portion = len(picked) == PORTION
+        unplaced = [] if is_portion else window.ready_unplaced(picked)
+        changed = task_instances.queue_if_idle(tx, self._job_id, requests, waiting=unplaced[:MARKED_AT_ONCE])
+        queued = {row.id: row for row in changed if row.state == TaskInstanceState.QUEUED}
+        scheduled = [row for row in changed if row.id not in queued]
         in_turn = [queued[ti_id] for ti_id in picked if ti_id in queued]  # messages leave in the order of S5.5
         refused = task_instances.select_facts(tx, [ti_id for ti_id in picked if ti_id not in queued])
-        if len(picked) == PORTION:
+        if is_portion or len(unplaced) > MARKED_AT_ONCE:
             rhythm.go_on()
-            return Placed(in_turn, in_turn + refused)
-        waiting = task_instances.schedule_if_idle(tx, window.ready_unplaced(picked))
-        if len(picked) < window.ready_count():
+        elif len(picked) < window.ready_count():
             rhythm.hold_until_others_move(rhythm.dispatch)
-        return Placed(in_turn, in_turn + waiting + refused)
-
-    def _look_at_limits(self, tx: Tx) -> Occupancy:
-        """Lock all limits, and return what occupies them."""
-        dag_ids, pools = self._course.dags, self._course.pools
-        sizes = task_instances.lock_limits(tx, dag_ids, pools)
-        rows = task_instances.select_occupancy(tx, dag_ids, pools, apart=self._course.limited_task_ids)
-        return Occupancy(rows, pool_sizes=sizes)
+        return Placed(in_turn, in_turn + scheduled + refused)
 
     def publish(self, rows: Sequence[TaskInstanceFacts], *, default: BaseExecutor) -> list[Unsent]:
         """Hand the attempts of `rows` to their executors; return those that could not be sent.
@@ -81,7 +84,9 @@ class Dispatcher:
         by_executor: dict[str, list[QueuedAttempt]] = defaultdict(list)
         for row in rows:
             own = self._course.task(row).executor
-            by_executor[normal_name(own) if own else default.name].append(self._attempt(row))
+            by_executor[normal_name(own) if own else default.name].append(
+                queued_attempt(self._course, row, self._workplace.settings)
+            )
         unsent: list[Unsent] = []
         for name, attempts in by_executor.items():
             unsent += self._workplace.executors[name].queue_task_instances(attempts)
@@ -97,15 +102,17 @@ class Dispatcher:
         task, request = self._course.task_of(ti_id), self._course.request
         return QueueRequest(ti_id, attempt_id, request.pool or task.pool, task.executor or request.executor)
 
-    def _attempt(self, row: TaskInstanceFacts) -> QueuedAttempt:
-        if row.attempt_id is None:
-            raise ValueError(f"task instance {row.id} was queued without an attempt id")
-        return QueuedAttempt(
-            attempt=Attempt(row.id, self._course.window.key(row.id), row.attempt_id, row.try_number),
-            queue=self._course.task(row).queue or self._workplace.settings.celery.queue,
-            logical_date=self._course.window.run(row.dag_run_id).logical_date,
-            alone=self._course.travels_alone(row),
-        )
+
+def queued_attempt(course: Course, row: TaskInstanceFacts, settings: Settings) -> QueuedAttempt:
+    """Return the attempt of a `queued` task instance for its executor."""
+    if row.attempt_id is None:
+        raise ValueError(f"task instance {row.id} was queued without an attempt id")
+    return QueuedAttempt(
+        attempt=Attempt(row.id, course.window.key(row.id), row.attempt_id, row.try_number),
+        queue=course.task(row).queue or settings.celery.queue,
+        logical_date=course.window.run(row.dag_run_id).logical_date,
+        alone=course.travels_alone(row),
+    )
 
 
 def new_attempt_ids(count: int) -> list[str]:

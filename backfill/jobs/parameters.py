@@ -1,15 +1,17 @@
-"""What the parameters of `BackfillJob` must be like, so that a value of a wrong type is one sentence (S1.2)."""
+"""From the parameters of `BackfillJob` to its request; a value of a wrong type is one sentence (S1.2)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from backfill.dag import DAG
 from backfill.exceptions import UsageError
 from backfill.executors import BaseExecutor
+from backfill.jobs.request import BackfillRequest
 from backfill.states import Reprocess
 
 
@@ -71,6 +73,16 @@ _KINDS: Mapping[str, _Kind] = {
     "task_regex": _TEXT,
     "ignore_dependencies": _FLAG,
 }
+
+
+def request_of(given: Mapping[str, Any]) -> BackfillRequest:
+    """Return what the parameters `given` by name ask for; raises as `check_parameters` says."""
+    check_parameters(given)
+    values = {each.name: given[each.name] for each in fields(BackfillRequest)}
+    values["reprocess"] = Reprocess(given["reprocess"]) if given["reprocess"] else None
+    values["max_failures"] = None if given["max_failures"] is None else str(given["max_failures"])
+    values["executor"] = given["executor"].name if given["executor"] else BackfillRequest().executor
+    return BackfillRequest(**values)
 
 
 def check_parameters(given: Mapping[str, object]) -> None:

@@ -58,7 +58,7 @@ def run_dates(dag: DAG, request: BackfillRequest, now: datetime) -> tuple[list[R
     if not given and request.run_at_least_once:
         if start > now:
             raise NothingToDo(
-                f"The start date {start.isoformat()} lies in the future; --run-at-least-once makes a run for a date that has come."
+                f"The start date {start.isoformat()} lies in the future; run_at_least_once (--run-at-least-once) makes a run for a date that has come."
             )
         return [RunDate(start, start, end)], []
     dag_end = as_utc(dag.end_date) if dag.end_date else None

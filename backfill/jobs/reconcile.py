@@ -14,6 +14,7 @@ from backfill.facts import RunFacts, TaskInstanceFacts
 from backfill.jobs.base_job import PORTION, Workplace
 from backfill.jobs.callbacks import RunCallbacks
 from backfill.jobs.course import Course
+from backfill.jobs.dispatch import queued_attempt
 from backfill.jobs.fail_stop import stop_rest_of_run
 from backfill.jobs.task_status import TaskInstance
 from backfill.jobs.verdict import (
@@ -28,7 +29,7 @@ from backfill.jobs.verdict import (
     orphaned,
 )
 from backfill.keys import TaskInstanceKey
-from backfill.messages import Attempt, ExecutorEvent
+from backfill.messages import ExecutorEvent
 from backfill.states import IN_FLIGHT, TaskInstanceState
 from backfill.store import attempts, recovery, task_instances
 from backfill.store.attempts import Stopped
@@ -251,16 +252,8 @@ class Reconciler:
         return Failure(verdict.task_instance_id, verdict.attempt_id, verdict.error, delay)
 
     def _delay(self, row: TaskInstanceFacts) -> timedelta:
-        task = self._course.task(row)
-        return retry_delay(
-            retry_delay=task.retry_delay,
-            exponential_backoff=task.retry_exponential_backoff,
-            max_retry_delay=task.max_retry_delay,
-            dag_id=self._course.dag_id_of(row.dag_run_id),
-            task_id=row.task_id,
-            logical_date=self._course.window.run(row.dag_run_id).logical_date,
-            try_number=row.try_number,
-        )
+        logical_date = self._course.window.run(row.dag_run_id).logical_date
+        return retry_delay(self._course.task(row), logical_date, row.try_number)
 
     # -- who holds what -------------------------------------------------------------------------------------------------
 
@@ -274,14 +267,14 @@ class Reconciler:
         return self.sweep([run.id for run in dag_runs], session)
 
     def _adopt(self, found: Sequence[TaskInstance]) -> None:
-        """Let the executors take charge of attempts that somebody else handed over."""
-        attempts = [
-            Attempt(ti.facts.id, ti.key, ti.facts.attempt_id, ti.facts.try_number)
+        """Let the executors take charge of what somebody else handed over and nobody has claimed; what runs is reported all the same."""
+        unclaimed = [
+            queued_attempt(self._course, ti.facts, self._workplace.settings)
             for ti in found
-            if ti.facts.attempt_id is not None
+            if ti.facts.state == TaskInstanceState.QUEUED and ti.facts.attempt_id is not None
         ]
         for executor in self._workplace.executors.values():
-            executor.adopt(attempts)
+            executor.adopt(unclaimed)
 
     def reset_orphans(self, dag_run_id: int | None, session: Session | None = None) -> int:
         """Set to `none` what nobody holds (S8.5), in one run or (None) in all that are running; return how many."""

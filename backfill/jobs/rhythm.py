@@ -80,11 +80,12 @@ class Rhythm:
         """Look again at what others may free, after `delay_on_limit_secs` (S1.7)."""
         hold.begin(self._look_every)
 
-    def something_ended(self) -> None:
-        """Look at once: this job itself has freed what it occupied."""
+    def something_ended(self, *, frees_places: bool = True) -> None:
+        """Look at once: this job itself has freed what it occupied; not `frees_places`: the last dispatch saw that already."""
         self.admission.end()
         self.subdags.end()
-        self.dispatch.end()
+        if frees_places:
+            self.dispatch.end()
 
     def sweep_due(self) -> bool:
         """Return whether the sweep is due, and if so set the next one."""

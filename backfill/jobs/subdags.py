@@ -319,16 +319,7 @@ class SubdagRuns:
         return f"{whose}: {', '.join(bad[:_NAMED])}{more} ended badly."
 
     def _delay(self, member: Subdag, row: TaskInstanceFacts) -> timedelta:
-        task = member.operator
-        return retry_delay(
-            retry_delay=task.retry_delay,
-            exponential_backoff=task.retry_exponential_backoff,
-            max_retry_delay=task.max_retry_delay,
-            dag_id=member.parent,
-            task_id=task.task_id,
-            logical_date=self.window.run(row.dag_run_id).logical_date,
-            try_number=row.try_number,
-        )
+        return retry_delay(member.operator, self.window.run(row.dag_run_id).logical_date, row.try_number)
 
     def _fail_stop(self, tx: Tx, row: TaskInstanceFacts) -> list[Stopped]:
         key = self.window.key(row.id)

@@ -114,8 +114,8 @@ class DagRunTaskStatus:
 
     def forget(self, key: TaskInstanceKey) -> None:
         """Take `key` out of whichever bucket holds it."""
-        self.to_run.pop(key, None)
-        self.running.pop(key, None)
+        if self.to_run.pop(key, None) or self.running.pop(key, None):
+            return
         for bucket in (self.succeeded, self.skipped, self.failed, self.not_ready, self.deadlocked):
             bucket.discard(key)
 

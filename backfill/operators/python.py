@@ -49,6 +49,8 @@ class PythonOperator(BaseOperator):
     def execute(self, context: Context) -> Any:
         """Call the function and return what it returns."""
         result = self.call_function(context)
+        if result is None:
+            return None  # of which there is nothing to tell: the log says already that the task succeeded
         if self.show_return_value_in_logs:
             self.log.info("Done. Returned value was: %s", result)
         else:

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import text
+from sqlalchemy import column, text
 
 from backfill.states import TaskInstanceState
 from backfill.store.database import Tx
@@ -101,7 +101,7 @@ with mine as (
     on conflict (task_instance_id, key) do update set value = excluded.value
 )
 select cast(attempt_id as text) from finished
-""")
+""").columns(column("attempt_id"))  # named, so that it is worked out once what rows are made of
 
 
 def finish_if_current(tx: Tx, finishes: Collection[Finish]) -> set[str]:

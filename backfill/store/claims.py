@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import text
+from sqlalchemy import column, text
 
 from backfill.keys import TaskInstanceKey
 from backfill.messages import Attempt
@@ -93,7 +93,7 @@ select t.id, cast(t.external_executor_id as text), t.dag_run_id, t.dag_id, t.tas
 from claimed t join dag_run r on r.id = t.dag_run_id left join job j on j.id = t.queued_by_job_id
 window same_job as (partition by j.id order by t.position)
 order by t.position
-""")
+""").columns(*map(column, (*Claim._fields[:-3], "job")))  # named, so that it is worked out once what rows are made of
 
 
 def claim_if_queued(tx: Tx, attempts: Sequence[Attempt], *, hostname: str, pid: int) -> list[Claim]:
@@ -119,6 +119,38 @@ def claim_if_queued(tx: Tx, attempts: Sequence[Attempt], *, hostname: str, pid: 
         params, pickle_hash, source = jobs.setdefault(job_id, job)
         claims.append(Claim._make((*own, job_id, params or {}, pickle_hash, source or {})))
     return claims
+
+
+# Host and process id have namesakes, and a message may come twice: only the start date is this one claim's own.
+_RENEW_CLAIMED = text("""
+with mine as (
+    select t.id
+    from unnest(cast(:ids as bigint[]), cast(:attempts as uuid[]), cast(:starts as timestamptz[])) as g (id, attempt_id, start_date)
+    join task_instance t
+        on t.id = g.id and t.state = 'running' and t.external_executor_id = g.attempt_id and t.start_date = g.start_date
+    where t.hostname = :hostname and t.pid = :pid
+    order by t.id for no key update of t
+)
+update task_instance t set heartbeat_at = statement_timestamp() from mine where t.id = mine.id
+returning cast(t.external_executor_id as text)
+""")
+
+
+def renew_if_claimed(tx: Tx, claims: Sequence[Claim], *, hostname: str, pid: int) -> set[str]:
+    """Return the attempt ids of `claims` that were written, with their heartbeats renewed.
+
+    For whoever made them in a transaction of which it is not known whether it was committed.
+    """
+    if not claims:
+        return set()
+    values = {
+        "ids": [claim.task_instance_id for claim in claims],
+        "attempts": [claim.attempt_id for claim in claims],
+        "starts": [claim.start_date for claim in claims],
+        "hostname": hostname,
+        "pid": pid,
+    }
+    return set(tx.execute(_RENEW_CLAIMED, values).scalars())
 
 
 _UNCLAIM = text("""

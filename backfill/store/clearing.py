@@ -8,6 +8,7 @@ from datetime import timedelta
 from backfill.facts import TaskInstanceFacts
 from backfill.states import TaskInstanceState
 from backfill.store.database import Tx
+from backfill.store.runs import lock_runs
 from backfill.store.statements import columns, read_facts, statement
 from backfill.store.values import storable_text
 
@@ -97,6 +98,7 @@ def clear_task_instances(
     """
     if not dag_run_ids or not retries:
         return []
+    lock_runs(tx, dag_run_ids)
     parameters = {
         "dag_run_ids": list(dag_run_ids),
         "task_ids": list(retries),

@@ -137,7 +137,13 @@ def create_engine(
     )
     if pre_ping:
         _try_after_rest(engine)
+    # SQLAlchemy's own way back from `autocommitting` names an isolation level, for which psycopg2 sends a statement each time
+    setattr(engine.dialect, "reset_isolation_level", _begin_transactions_again)  # noqa: B010  # it is a method
     return engine
+
+
+def _begin_transactions_again(connection: DBAPIConnection) -> None:
+    connection.autocommit = False
 
 
 def _try_after_rest(engine: Engine) -> None:

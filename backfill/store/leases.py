@@ -6,14 +6,15 @@ renewed, to within one heartbeat: it is no part of `dagrun_timeout` (S6.6).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple, cast
 
 from backfill.exceptions import LeaseLost
 from backfill.states import JobState
 from backfill.store.database import Tx
-from backfill.store.statements import statement
+from backfill.store.statements import fetch, statement
+from backfill.store.task_instances import LOCKED_LIMITS, lock_limits
 
 
 class JobControl(NamedTuple):
@@ -140,13 +141,12 @@ def renew_lease_if_held(tx: Tx, job_id: int, epoch: int) -> Renewal | None:
 
 
 # No `for share`: the same transaction may go on to change the job, and two shared locks that both want more are a deadlock.
-_FENCE = statement(
-    """
+_HELD = """
     select state, cancel_requested from job
     where id = :job_id and lease_epoch = :epoch and lease_holder is not null
     for no key update
-    """
-)
+"""
+_FENCE = statement("$held", held=_HELD)
 
 
 def fence(tx: Tx, job_id: int, epoch: int) -> JobControl:
@@ -156,8 +156,47 @@ def fence(tx: Tx, job_id: int, epoch: int) -> JobControl:
     """
     row = tx.execute(_FENCE, {"job_id": job_id, "epoch": epoch}).one_or_none()
     if row is None:
-        raise LeaseLost(f"Another coordinator took over job {job_id}; `backfill status {job_id}` shows how it goes on.")
+        raise _taken_over(job_id)
     return JobControl(JobState(row.state), row.cancel_requested)
+
+
+def _taken_over(job_id: int) -> LeaseLost:
+    return LeaseLost(f"Another coordinator took over job {job_id}; `backfill status {job_id}` shows how it goes on.")
+
+
+# The job is locked before DAGs and pools, as everywhere.
+_FENCE_AND_LOCK = statement(
+    """
+    with held as materialized ($held), $locked_limits
+    select held.state, held.cancel_requested, null as pool, (select count(*) from dag) as slots from held
+    union all
+    select null, null, pool, slots from pool
+    """,
+    held=_HELD,
+    locked_limits=LOCKED_LIMITS,
+)
+
+
+class UnderLimits(NamedTuple):
+    """What a fence that also locked limits found."""
+
+    control: JobControl
+    #: Of each pool that exists: -1 is unlimited, 0 is closed.
+    pool_sizes: dict[str, int]
+
+
+def fence_and_lock_limits(tx: Tx, job_id: int, epoch: int, dag_ids: Sequence[str], pools: Sequence[str]) -> UnderLimits:
+    """Do what `fence` and `task_instances.lock_limits` do, in one statement; raises `LeaseLost` as `fence` does."""
+    wanted = sorted(set(dag_ids))
+    parameters = {"job_id": job_id, "epoch": epoch, "dag_ids": wanted, "pools": sorted(set(pools))}
+    found = fetch(tx.execute(_FENCE_AND_LOCK, parameters))
+    if not found:
+        raise _taken_over(job_id)
+    (state, cancel_requested, _, dags), *sizes = found
+    control = JobControl(JobState(state), cancel_requested)
+    if dags < len(wanted):
+        return UnderLimits(control, lock_limits(tx, dag_ids, pools))
+    return UnderLimits(control, {pool: slots for _, _, pool, slots in sizes})
 
 
 _RELEASE = statement(

@@ -10,19 +10,51 @@ from backfill.store.runs import TaskTemplate
 from backfill.store.statements import read_facts, statement
 from backfill.store.xcoms import RETURN_VALUE
 
-# Existing rows first find their new index, then their state; only rows that change are written.
+_COLUMNS = """dag_run_id, dag_id, run_id, task_id, map_index, max_tries, pool, pool_slots, queue, executor, operator,
+        priority_weight"""
+_VALUES = """run.id, run.dag_id, run.run_id, :task_id, wanted.map_index, :max_tries, :pool, :pool_slots, :queue, :executor, :operator,
+        :priority_weight"""
+
+# Index 0 is not among them: while there is none, nobody takes the expansion for whole.
+_GROW = statement(
+    """
+    with made as (
+        insert into task_instance ($columns)
+        select $values
+        from dag_run run
+        cross join (
+            select greatest(max(ti.map_index), 0) as map_index from task_instance ti
+            where ti.dag_run_id = :dag_run_id and ti.task_id = :task_id
+        ) last
+        cross join generate_series(last.map_index + 1, least(last.map_index + :at_once, :length - 1)) as wanted (map_index)
+        where run.id = :dag_run_id
+        order by wanted.map_index
+        on conflict (dag_run_id, task_id, map_index) do nothing
+        returning 1
+    )
+    select count(*) from made
+    """,
+    columns=_COLUMNS,
+    values=_VALUES,
+)
+
+# Rows that may not stay as they are first find their new index, then their state; only those that change are written.
 _EXPAND = statement(
     """
     with existing as (
         select ti.id, ti.map_index, ti.state from task_instance ti
         where ti.dag_run_id = :dag_run_id and ti.task_id = :task_id
+          and (ti.map_index < 0 or ti.map_index >= :length or ti.state = 'removed')
         order by ti.id
         for no key update
+    ),
+    taken as (
+        select ti.map_index from task_instance ti where ti.dag_run_id = :dag_run_id and ti.task_id = :task_id
     ),
     indexed as (
         select id, state, map_index,
                case when map_index = -1 and :length > 0 and state in $idle
-                         and not exists (select from existing first where first.map_index = 0)
+                         and not exists (select from taken first where first.map_index = 0)
                     then 0 else map_index end as new_index
         from existing
     ),
@@ -44,16 +76,17 @@ _EXPAND = statement(
                or (judged.wanted and judged.state = 'removed')
                or (not judged.wanted and judged.state <> 'removed' and judged.state not in $in_flight))
     )
-    insert into task_instance (dag_run_id, dag_id, run_id, task_id, map_index, max_tries, pool, pool_slots, queue, executor,
-                               operator, priority_weight)
-    select run.id, run.dag_id, run.run_id, :task_id, wanted.map_index, :max_tries, :pool, :pool_slots, :queue, :executor,
-           :operator, :priority_weight
+    insert into task_instance ($columns)
+    select $values
     from dag_run run
     cross join generate_series(case when :length > 0 then 0 else -1 end, :length - 1) as wanted (map_index)
-    where run.id = :dag_run_id and wanted.map_index not in (select new_index from judged)
+    where run.id = :dag_run_id
+      and wanted.map_index not in (select map_index from taken union all select new_index from judged)
     order by wanted.map_index
     on conflict (dag_run_id, task_id, map_index) do nothing
-    """
+    """,
+    columns=_COLUMNS,
+    values=_VALUES,
 )
 
 _SELECT_EXPANDED = statement(
@@ -65,14 +98,22 @@ _SELECT_EXPANDED = statement(
 )
 
 
-def expand_mapping(tx: Tx, dag_run_id: int, template: TaskTemplate, length: int) -> list[TaskInstanceFacts]:
+def expand_mapping(
+    tx: Tx, dag_run_id: int, template: TaskTemplate, length: int, *, at_once: int
+) -> list[TaskInstanceFacts] | None:
     """Give a mapped task of one run the rows 0 to `length` - 1, whatever rows it has; return all its rows by index.
 
     The idle row -1 becomes index 0, missing rows are created (S3.1), `removed` ones are back in `none` (S3.21), surplus ones become
     `removed` unless in flight (S3.20). With length 0 there is the row -1 alone. To repeat it changes nothing.
+
+    Of more than `at_once` indexes that many are created, in order and before anything else changes, and None says that the
+    expansion has to go on, in another transaction: whoever calls it goes on where the rows end.
     """
     where = {"dag_run_id": dag_run_id, "task_id": template.task_id}
-    tx.execute(_EXPAND, {**template._asdict(), **where, "length": length})
+    parameters = {**template._asdict(), **where, "length": length}
+    if length > at_once and tx.execute(_GROW, {**parameters, "at_once": at_once}).scalar_one():
+        return None
+    tx.execute(_EXPAND, parameters)
     return read_facts(tx.execute(_SELECT_EXPANDED, where))
 
 

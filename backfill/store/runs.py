@@ -325,11 +325,45 @@ def select_cut_short(tx: Tx, job_id: int) -> dict[int, bool]:
     return {row.id: row.cut_short for row in tx.execute(_SELECT_CUT_SHORT, {"job_id": job_id})}
 
 
+_LOCK = statement(
+    """
+    with date as (
+        select job_id, dag_id, ordinal from job_run_date
+        where dag_run_id = any(cast(:dag_run_ids as bigint[])) and active
+        order by job_id, dag_id, ordinal
+        for no key update
+    )
+    select run.id
+    from (select count(*) from date) dates_locked
+    cross join dag_run run
+    where run.id = any(cast(:dag_run_ids as bigint[]))
+    order by run.id
+    for no key update of run
+    """
+)
+
+
+def lock_runs(tx: Tx, dag_run_ids: Sequence[int]) -> None:
+    """Lock runs and their dates to the end of the transaction, whatever their state.
+
+    Taken by whoever ends a run, before the last look at its task instances, and by whoever clears some of it: so the one comes
+    wholly before the other, and no run ends with something in it that is not over (S2.14).
+    """
+    if dag_run_ids:
+        tx.execute(_LOCK, {"dag_run_ids": list(dag_run_ids)})
+
+
 _FINISH = statement(
     """
     with outcome as (
         select * from unnest(cast(:dag_run_ids as bigint[]), cast(:states as text[])) as o (dag_run_id, state)
         where state in ('success', 'failed')
+    ),
+    going_on as materialized (
+        select distinct ti.dag_run_id
+        from unnest(cast(:ti_ids as bigint[]), cast(:ti_states as text[])) as seen (id, state)
+        join task_instance ti on ti.id = seen.id
+        where ti.state <> seen.state
     ),
     date as (
         select job_id, dag_id, ordinal, dag_run_id from job_run_date
@@ -342,7 +376,7 @@ _FINISH = statement(
         from (select count(*) from date) dates_locked
         cross join dag_run run
         join outcome on outcome.dag_run_id = run.id
-        where run.state = 'running'
+        where run.state = 'running' and run.id not in (select dag_run_id from going_on)
         order by run.id
         for no key update of run
     ),
@@ -361,18 +395,35 @@ _FINISH = statement(
         where job_run_date.job_id = date.job_id and job_run_date.dag_id = date.dag_id
           and job_run_date.ordinal = date.ordinal
     )
-    select id from finished
+    select id, true as is_finished from finished
+    union all
+    select dag_run_id, false from going_on
     """
 )
 
 
-def finish_runs_if_running(tx: Tx, outcomes: Iterable[tuple[int, DagRunState]]) -> set[int]:
+class FinishedRuns(NamedTuple):
+    """What became of runs that were to end, by id."""
+
+    finished: set[int]
+    #: Their task instances are not as they were seen: nothing is written of them.
+    going_on: set[int]
+
+
+def finish_runs_if_running(
+    tx: Tx, outcomes: Iterable[tuple[int, DagRunState]], *, seen: Iterable[tuple[int, str]] = ()
+) -> FinishedRuns:
     """Write the final state of `running` runs with their end_date (S2.14), and their dates as finished.
 
-    From then on no job drives them. Returns the ids of the runs that were running.
+    From then on no job drives them. A run goes on of which a task instance is not in the state in which it was `seen`, given as
+    (task instance id, state); of a run without any nothing is asked (S0.1).
     """
-    given = list(outcomes)
+    given, as_seen = list(outcomes), list(seen)
     if not given:
-        return set()
+        return FinishedRuns(set(), set())
     dag_run_ids, states = columns(given)
-    return set(tx.execute(_FINISH, {"dag_run_ids": dag_run_ids, "states": states}).scalars())
+    ti_ids, ti_states = columns(as_seen) if as_seen else ([], [])
+    parameters = {"dag_run_ids": dag_run_ids, "states": states, "ti_ids": ti_ids, "ti_states": ti_states}
+    ends = dict(fetch(tx.execute(_FINISH, parameters)))
+    finished = {run_id for run_id, is_finished in ends.items() if is_finished}
+    return FinishedRuns(finished, ends.keys() - finished)

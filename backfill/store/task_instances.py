@@ -64,11 +64,14 @@ def select_facts_of_runs(tx: Tx, dag_run_ids: Sequence[int]) -> list[TaskInstanc
 
 # -- limits -------------------------------------------------------------------------------------------------------------
 
-# All transactions take the locks of DAGs before those of pools: a pool is locked when every DAG is.
-_LOCK = statement(
-    """
-    with dag as materialized (
-        select dag_id from dag where dag_id = any(cast(:dag_ids as text[])) order by dag_id for no key update
+# All transactions take the locks of DAGs before those of pools: a pool is locked when every DAG is. Before both something may have
+# to be `held`: without a row there nothing is locked.
+LOCKED_LIMITS = """
+    dag as materialized (
+        select dag_id from dag
+        where dag_id = any(cast(:dag_ids as text[])) and exists (select from held)
+        order by dag_id
+        for no key update
     ),
     pool as materialized (
         select pool, slots from slot_pool
@@ -76,10 +79,15 @@ _LOCK = statement(
         order by pool
         for no key update
     )
+"""
+_LOCK = statement(
+    """
+    with held as (select), $locked_limits
     select null as pool, count(*) as slots from dag
     union all
     select pool, slots from pool
-    """
+    """,
+    locked_limits=LOCKED_LIMITS,
 )
 _ADD_DAGS = statement(
     """
@@ -162,7 +170,21 @@ class QueueRequest(NamedTuple):
     executor: str
 
 
-# The runs are locked, so that they are still `running` when the transaction ends.
+_SCHEDULED = """
+    waiting as (
+        select ti.id from task_instance ti
+        where ti.id = any(cast(:waiting as bigint[])) and ti.state in ('none', 'up_for_retry', 'up_for_reschedule')
+        order by ti.id
+        for no key update
+    ),
+    scheduled as (
+        update task_instance ti set state = 'scheduled' from waiting where ti.id = waiting.id
+        returning $facts
+    )
+"""
+
+# The runs are locked, so that they are still `running` when the transaction ends. What is queued is found by its id: `+ 0` keeps
+# a planner that knows nothing of the tables yet from reading all task instances of a run, which may be thousands, to find it.
 _QUEUE = statement(
     """
     with request as (
@@ -181,31 +203,41 @@ _QUEUE = statement(
         select ti.id, request.attempt_id, request.pool, request.executor
         from request
         join task_instance ti on ti.id = request.id
-        where ti.state in $idle and ti.dag_run_id in (select id from run)
+        where ti.state in $idle and ti.dag_run_id + 0 in (select id from run)
         order by ti.id
         for no key update of ti
-    )
-    update task_instance ti
-    set state = 'queued', try_number = ti.try_number + case when ti.try_open then 0 else 1 end, try_open = true,
-        external_executor_id = idle.attempt_id, pool = idle.pool, executor = idle.executor,
-        queued_by_job_id = :job_id, queued_at = statement_timestamp(), next_attempt_at = null,
-        heartbeat_at = null, hostname = null, pid = null
-    from idle
-    where ti.id = idle.id
-    returning $facts
-    """
+    ),
+    queued as (
+        update task_instance ti
+        set state = 'queued', try_number = ti.try_number + case when ti.try_open then 0 else 1 end, try_open = true,
+            external_executor_id = idle.attempt_id, pool = idle.pool, executor = idle.executor,
+            queued_by_job_id = :job_id, queued_at = statement_timestamp(), next_attempt_at = null,
+            heartbeat_at = null, hostname = null, pid = null
+        from idle
+        where ti.id = idle.id
+        returning $facts
+    ),
+    $scheduled
+    select * from queued
+    union all
+    select * from scheduled
+    """,
+    scheduled=_SCHEDULED,
 )
 
 
-def queue_if_idle(tx: Tx, job_id: int, requests: Iterable[QueueRequest]) -> list[TaskInstanceFacts]:
+def queue_if_idle(
+    tx: Tx, job_id: int, requests: Iterable[QueueRequest], *, waiting: Sequence[int] = ()
+) -> list[TaskInstanceFacts]:
     """Queue idle task instances of running runs of the job, while it is `running` itself (S3.4, S6.1, S7.1).
 
     This is what opens a try, and the only statement that does: `try_number` grows by one unless the present try is open. Limits were
-    checked before, in this transaction, under `lock_limits`. Returns the rows that took their place, in no order.
+    checked before, in this transaction, under `lock_limits`. In the same statement the ids in `waiting`, none of which is requested,
+    become `scheduled` as by `schedule_if_idle`. Returns the rows that changed, in no order.
     """
     given = list(requests)
     if not given:
-        return []
+        return schedule_if_idle(tx, waiting)
     ti_ids, attempt_ids, pools, executors = columns(given)
     parameters = {
         "job_id": job_id,
@@ -213,6 +245,7 @@ def queue_if_idle(tx: Tx, job_id: int, requests: Iterable[QueueRequest]) -> list
         "attempt_ids": attempt_ids,
         "pools": pools,
         "executors": executors,
+        "waiting": list(waiting),
     }
     return read_facts(tx.execute(_QUEUE, parameters))
 
@@ -295,25 +328,14 @@ def settle_if_idle(
     return set(tx.execute(_SETTLE, {"ti_ids": ti_ids, "states": states, "errors": texts}).scalars())
 
 
-_SCHEDULE = statement(
-    """
-    with waiting as (
-        select ti.id from task_instance ti
-        where ti.id = any(cast(:ti_ids as bigint[])) and ti.state in ('none', 'up_for_retry', 'up_for_reschedule')
-        order by ti.id
-        for no key update
-    )
-    update task_instance ti set state = 'scheduled' from waiting where ti.id = waiting.id
-    returning $facts
-    """
-)
+_SCHEDULE = statement("with $scheduled select * from scheduled", scheduled=_SCHEDULED)
 
 
 def schedule_if_idle(tx: Tx, ti_ids: Sequence[int]) -> list[TaskInstanceFacts]:
     """Write `scheduled` to idle task instances that are ready and have no place yet (S3.2); return their rows, in no order."""
     if not ti_ids:
         return []
-    return read_facts(tx.execute(_SCHEDULE, {"ti_ids": list(ti_ids)}))
+    return read_facts(tx.execute(_SCHEDULE, {"waiting": list(ti_ids)}))
 
 
 _UNSCHEDULE = statement(

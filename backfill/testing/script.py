@@ -13,7 +13,6 @@ from sqlalchemy import Engine
 from backfill.dag import DAG, BaseOperator, Operator
 from backfill.exceptions import BackfillError, UsageError
 from backfill.executors import BaseExecutor, QueuedAttempt, Unsent
-from backfill.messages import Attempt
 from backfill.store.claims import Claim
 from backfill.testing.dags import date_key
 from workers.conclusion import conclude
@@ -124,7 +123,7 @@ class ScriptedExecutor(BaseExecutor):
             clock=time.monotonic,
         )
         for queued in attempts:
-            for claim in ledger.write(Writing(claim=(queued.attempt,))):
+            for claim in ledger.write(Writing(claim=(queued.attempt,))).claims:
                 began = time.monotonic()
                 # what is asked of the task here, a mapped one answers as well
                 task = cast("BaseOperator", self._script.task_of(claim))
@@ -137,7 +136,7 @@ class ScriptedExecutor(BaseExecutor):
         del attempt_ids
         return set()
 
-    def adopt(self, attempts: Sequence[Attempt]) -> set[str]:
+    def adopt(self, attempts: Sequence[QueuedAttempt]) -> set[str]:
         """Return nothing, as `holds` does."""
         del attempts
         return set()

@@ -29,9 +29,9 @@ LIMITS = {Mode.FULL: 1800, Mode.QUICK: 120}
 
 TASKS = 10
 CHILDREN = 2
-_OUR_DATES = {Mode.FULL: 1000, Mode.QUICK: 50}
-_THEIR_DATES = {Mode.FULL: 10, Mode.QUICK: 1}
-_ROUNDS = {Mode.FULL: 3, Mode.QUICK: 1}
+_OUR_DATES = {Mode.FULL: 1000, Mode.QUICK: 100}
+_THEIR_DATES = {Mode.FULL: 5, Mode.QUICK: 1}
+_ROUNDS = {Mode.FULL: 5, Mode.QUICK: 1}
 _GOAL = at_least(600)
 _NAME = "against Airflow's `dags backfill`"
 #: Number of the broker's database that Airflow uses.

@@ -24,7 +24,7 @@ TITLE = "Coordinator that waits"
 LIMITS = {Mode.FULL: 240, Mode.QUICK: 40}
 
 #: Seconds of one look.
-_LOOK = {Mode.FULL: 20.0, Mode.QUICK: 6.0}
+_LOOK = {Mode.FULL: 20.0, Mode.QUICK: 4.0}
 _LOOKS = {Mode.FULL: 3, Mode.QUICK: 1}
 #: Seconds that the start of the job has to settle.
 _SETTLING = 2.0

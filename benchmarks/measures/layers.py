@@ -17,8 +17,8 @@ TITLE = "Wide DAGs: edges and ticks"
 LIMITS = {Mode.FULL: 3600, Mode.QUICK: 60}
 
 WIDTH = 300
-_DATES = {Mode.FULL: 50, Mode.QUICK: 2}
-_ITEMS = {Mode.FULL: 10_000, Mode.QUICK: 2_000}
+_DATES = {Mode.FULL: 50, Mode.QUICK: 1}
+_ITEMS = {Mode.FULL: 10_000, Mode.QUICK: 3_000}
 _ROUNDS = {Mode.FULL: 3, Mode.QUICK: 1}
 _FANS = (300, 100, 1)
 

@@ -28,6 +28,8 @@ TASKS = 100
 _SIZES = {Mode.FULL: (10_000, 1_000_000), Mode.QUICK: (500, 5_000)}
 #: How often the large size is measured.
 _ROUNDS = {Mode.FULL: 1, Mode.QUICK: 1}
+#: How often the small one is measured, at least.
+_SMALLS = {Mode.FULL: 3, Mode.QUICK: 2}
 
 
 #: Parts of the system whose CPU time is told.
@@ -49,7 +51,7 @@ def measure(ground: Ground, mode: Mode) -> Found:
             parts.append({part: 1000 * seconds / large for part, seconds in cpu.taken().items() if part in _PARTS})
             kept.append(_bytes(ground) / large)
             smalls.append(_drive(ground, small))
-        while len(smalls) < 3:  # noqa: PLR2004  # medians of at least three
+        while len(smalls) < _SMALLS[mode]:
             smalls.append(_drive(ground, small))
     cpu_small, cpu_large = (_each(runs, "cpu_seconds", 1000, n) for runs, n in ((smalls, small), (larges, large)))
     mib_small, mib_large = ([run.observed["peak_mib"] for run in runs] for runs in (smalls, larges))

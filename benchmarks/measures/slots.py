@@ -17,7 +17,7 @@ TITLE = "Share of slot time spent in user code"
 LIMITS = {Mode.FULL: 600, Mode.QUICK: 60}
 
 SLOTS = 64
-_DATES = {Mode.FULL: 20, Mode.QUICK: 3}
+_DATES = {Mode.FULL: 20, Mode.QUICK: 2}
 _RUNS = {Mode.FULL: 3, Mode.QUICK: 1}
 
 

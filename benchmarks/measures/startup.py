@@ -19,8 +19,8 @@ KEY = "startup"
 TITLE = "Start of a command"
 LIMITS = {Mode.FULL: 300, Mode.QUICK: 60}
 
-_RUNS = {Mode.FULL: 5, Mode.QUICK: 3}
-_HELPS = {Mode.FULL: 15, Mode.QUICK: 5}
+_RUNS = {Mode.FULL: 5, Mode.QUICK: 1}
+_HELPS = {Mode.FULL: 15, Mode.QUICK: 3}
 
 
 def measure(ground: Ground, mode: Mode) -> Found:

@@ -20,7 +20,7 @@ LIMITS = {Mode.FULL: 600, Mode.QUICK: 60}
 CHILDREN = 8
 _SECONDS = {Mode.FULL: 1.0, Mode.QUICK: 0.5}
 #: Tasks for each child.
-_EACH = {Mode.FULL: 10, Mode.QUICK: 3}
+_EACH = {Mode.FULL: 10, Mode.QUICK: 2}
 _ROUNDS = {Mode.FULL: 3, Mode.QUICK: 1}
 #: How many workers; each has to be started.
 _WORKERS = {Mode.FULL: (1, 2, 4), Mode.QUICK: (1, 2)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import subprocess
@@ -12,11 +11,10 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from lifecycle_stage import QUICK, Stage
-from processes import Rows, rows_of
+from processes import Rows, rows_of, run_here
 
-from backfill.cli.main import cli
 from backfill.config import Settings
 from backfill.executors.environment import settings_environment
 
@@ -26,6 +24,10 @@ Backfill = Callable[..., subprocess.CompletedProcess[str]]
 Command = Callable[..., Result]
 #: Runs a command while a context lasts, then kills it; its stderr is a file of the test's folder.
 Service = Callable[..., AbstractContextManager["Running"]]
+
+
+#: Where no test asks for more: each process more costs a second before its first task.
+ONE_PROCESS = {"worker__concurrency": 1}
 
 
 class Running:
@@ -49,7 +51,7 @@ def backfill(settings: Settings, tmp_path: Path) -> Backfill:
     def run(*arguments: str, timeout: float = 60, **others: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "backfill", *arguments],
-            env=settings_environment(overridden(settings, others), os.environ),
+            env=settings_environment(overridden(settings, ONE_PROCESS | others), os.environ),
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -61,19 +63,9 @@ def backfill(settings: Settings, tmp_path: Path) -> Backfill:
 
 
 @pytest.fixture
-def command(settings: Settings) -> Iterator[Command]:
+def command(settings: Settings) -> Command:
     """Give a function that runs a command within this process, which takes a fraction of the time."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-
-    def run(*arguments: str, **others: object) -> Result:
-        environment = settings_environment(overridden(settings, others), {})
-        return CliRunner().invoke(cli, arguments, prog_name="backfill", env=environment)
-
-    yield run
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
+    return lambda *arguments, **others: run_here(overridden(settings, others), *arguments)
 
 
 @pytest.fixture
@@ -85,7 +77,7 @@ def service(settings: Settings, tmp_path: Path) -> Service:
             stderr.open("w") as file,
             subprocess.Popen(
                 [sys.executable, "-m", "backfill", *arguments],
-                env=settings_environment(overridden(settings, others), os.environ),
+                env=settings_environment(overridden(settings, ONE_PROCESS | others), os.environ),
                 cwd=tmp_path,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -95,7 +95,7 @@ class Stage(Processes):
         return self.start("run", "sales", "-s", "2024-01-01", "-e", f"2024-01-{days:02}", *arguments, **settings)
 
     def submit(self, days: int) -> int:
-        submitted = self.start("submit", "sales", "-s", "2024-01-01", "-e", f"2024-01-{days:02}")
+        submitted = self.do("submit", "sales", "-s", "2024-01-01", "-e", f"2024-01-{days:02}")
         assert submitted.end() == 0, submitted.told
         return int(submitted.printed)
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from backfill.config import Settings
 
 FOLDER = Path(__file__).parent / "airflow_style"
 Backfill = Callable[..., subprocess.CompletedProcess[str]]
+Service = Callable[..., AbstractContextManager[Any]]
 
 _ROWS = sa.text("""
 select ti.dag_id, ti.task_id, ti.map_index, extract(day from run.logical_date at time zone 'UTC')::int as day, ti.state,
@@ -82,9 +84,11 @@ def run_all(
 
 @pytest.mark.timeout(300)  # ten jobs, one after the other
 def test_dag_files_in_the_style_of_airflow_do_on_celery_workers_what_they_say(
-    run_all: Callable[..., Found], settings: Settings
+    run_all: Callable[..., Found], settings: Settings, service: Service
 ) -> None:
-    check(run_all("--workers", "2"), settings)
+    with service("worker", "-c", "2"):  # one for all of the jobs
+        found = run_all()
+    check(found, settings)
 
 
 @pytest.mark.slow

@@ -168,14 +168,18 @@ def test_a_file_that_cannot_be_loaded_is_named_with_the_line_and_the_mistake(
         (
             ["sales", *DATE, "--max-active-runs", "0"],
             2,
-            "Invalid value for '--max-active-runs': 0 is not in the range 1<=x<=1000000000.",
+            "Invalid value for '--max-active-runs': '0' is no whole number from 1 to 1000000000; write one that is.",
         ),
         (
             ["sales", *DATE, "--max-failures", "101%"],
             2,
             "Invalid value for '--max-failures': '101%' is no number from 1 and",
         ),
-        (["sales", *DATE, "--workers", "-1"], 2, "Invalid value for '--workers': -1 is not in the range x>=0."),
+        (
+            ["sales", *DATE, "--workers", "-1"],
+            2,
+            "Invalid value for '--workers': '-1' is no whole number from 0; write one that is.",
+        ),
         (
             ["sales", *DATE, "--executor", "k8s"],
             2,

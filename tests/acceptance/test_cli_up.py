@@ -23,10 +23,10 @@ def pids_of(stage: Stage, command: str) -> list[int]:
     return sorted(pid for pid, line in stage.left().items() if f" -m backfill {command} " in line)
 
 
-def started(stage: Stage, *arguments: str, **settings: object) -> Command:
+def started(stage: Stage, *arguments: str, workers: int = 1, **settings: object) -> Command:
     """Start `up`, and wait until worker and coordinator are ready."""
-    up = stage.start("up", "--workers", "1", *arguments, **settings)
-    for ready in ("│ The coordinator waits for submitted jobs", " listens to backfill with 1 process"):
+    up = stage.start("up", "--workers", str(workers), *arguments, **settings)
+    for ready in ("│ The coordinator waits for submitted jobs", " listens to backfill with 1 process")[: 1 + workers]:
         stage.wait_until(
             lambda text=ready: text in up.told or up.process.poll() is not None, f"it says {ready!r}", timeout=60
         )
@@ -94,7 +94,7 @@ def test_where_flowers_port_is_held_all_else_goes_on_without_it(stage: Stage, ro
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        up = started(stage, "--flower-port", str(port))
+        up = started(stage, "--flower-port", str(port), workers=0)
         assert (
             f"Flower is left out: it cannot listen on 127.0.0.1 port {port} (Address already in use); "
             "give it another with --flower-port.\n"

@@ -98,6 +98,22 @@ def test_a_job_tells_what_holds_how_many(command: Command, job_id: str, rows: Ro
     assert "\n  1  is waiting for other task instances of the same run: load of 2024-01-01" in told
 
 
+def test_a_date_alone_tells_of_all_tasks_of_its_run_that_are_not_finished(
+    command: Command, job_id: str, rows: Rows
+) -> None:
+    admit(rows, job_id)
+    told = command("why", job_id, "2024-01-01").stdout.splitlines()
+    assert told[0] == "The run of 2024-01-01 is running, 0 of 2 task instances finished: 1 none, 1 queued."
+    assert told[1].startswith(f"Job {job_id} of sales is running, and nobody drives it; `backfill resume {job_id}`")
+    assert told[3].startswith("  pull of 2024-01-01 is queued since ")
+    assert told[4] == "  load of 2024-01-01 waits for pull (queued), by its trigger rule all_success."
+    next_one = command("why", job_id, "2024-01-02").stdout
+    assert next_one.startswith("The run of 2024-01-02 has not begun: its date is not admitted, and it is the next.\n")
+    shown = json.loads(command("why", job_id, "2024-01-01", "-o", "json").stdout)
+    assert keys(shown) == {"job_id", "dag_id", "run_id", "logical_date", "state", "answer", "remarks", "tasks"}
+    assert [(task["task_id"], task["held_by"]) for task in shown["tasks"]] == [("pull", "queued"), ("load", "upstream")]
+
+
 def keys(shown: dict[str, Any]) -> set[str]:
     return set(shown)
 
@@ -128,7 +144,13 @@ def test_the_shapes_for_programs_have_their_keys(command: Command, job_id: str, 
         (["load", "2024-01-09"], "has no run date 2024-01-09; its dates are those from 2024-01-01 to 2024-01-02."),
         (["load", "2024-01-01T06:00"], "on that day it has 2024-01-01T00:00:00+00:00."),
         (["load", "soon"], "'soon' is no date; write it as 2024-01-31"),
-        (["load", "--map-index", "1"], "--map-index 1 needs a date: backfill why"),
+        (
+            ["load", "--map-index", "1"],
+            "--map-index 1 needs a task and a date: backfill why 1 load DATE --map-index 1.",
+        ),
+        (["2024-01-01", "--map-index", "1"], "needs a task and a date: backfill why 1 TASK DATE --map-index 1."),
+        (["2024-01-09"], "has no run date 2024-01-09; its dates are those from 2024-01-01 to 2024-01-02."),
+        (["2024-01-32"], "'2024-01-32' is no date; write it as 2024-01-31"),
     ],
 )
 def test_what_is_not_there_is_wrong_use(command: Command, job_id: str, arguments: list[str], told: str) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from lifecycle_stage import Stage
-from processes import Command, Rows
+from processes import Command, Ended, Rows
 
 #: So long that only an order of the coordinator stops a running task within the test.
 UNAWARE = {"task__heartbeat_interval": 20, "task__heartbeat_timeout": 100}
@@ -23,11 +23,9 @@ def drive_with_two_running(stage: Stage, days: int = 3, **settings: object) -> C
     return run
 
 
-def ordered(stage: Stage, order: str, rows: Rows, *arguments: str, **settings: object) -> Command:
+def ordered(stage: Stage, order: str, rows: Rows, *arguments: str, **settings: object) -> Ended:
     """Give an order about the only job, and return the command when it has ended."""
-    command = stage.start(order, str(rows.job.id), *arguments, **settings)
-    command.end()
-    return command
+    return stage.do(order, str(rows.job.id), *arguments, **settings)
 
 
 def test_a_pause_is_obeyed_at_once_and_what_runs_ends_by_itself(stage: Stage, rows: Rows) -> None:

@@ -48,10 +48,24 @@ def work_with(item):
 
 
 def die(way):
-    """End this process, as an accident in C code, or the kernel when memory is short, would."""
+    """End this process, as an accident in C code, or the kernel when memory is short, would; or use up all memory that it may have."""
+    if way == "memory":
+        use_up_memory()
     if way == "exit":
         os._exit(3)
     os.kill(os.getpid(), signal.Signals[way])
+
+
+def use_up_memory():
+    """Take what there is until nothing is left, also for small things; whoever catches the error has to do without."""
+    taken, size = [], 2**24
+    while True:
+        try:
+            taken.append(bytearray(size))
+        except MemoryError:
+            if size < 2**8:
+                raise
+            size //= 2
 
 
 def operator(task):

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from chaos_scene import Scene, kill, signal_group
-from chaos_servers import Gate
 from faults_of_brokers import QUEUE
 from faults_of_databases import CUT_CONNECTIONS, UNLUCKY
+from gates import Gate
 from processes import Command
 from redis import RedisError
 from sqlalchemy.exc import OperationalError

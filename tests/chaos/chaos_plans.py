@@ -33,7 +33,7 @@ class TaskPlan:
     returns: list[Any] = field(default_factory=lambda: [None])
     branches: bool = False
     mapped_over: str = ""
-    #: How it ends its own process in each attempt: `exit`, or the name of a signal.
+    #: How it ends its own process in each attempt: `exit`, or the name of a signal; `memory` ends the attempt only.
     death: str = ""
 
 
@@ -116,7 +116,7 @@ def of_day(values: list[Any], day: int) -> Any:
 def _own_ending(task: TaskPlan, day: int, index: int) -> Ending:
     failing = of_day(task.failing_tries, day + index)
     if task.death:
-        return Ending("failed", 1)
+        return Ending("failed", task.retries + 1 if task.death == "memory" else 1)
     return Ending("failed", task.retries + 1) if failing > task.retries else Ending("success", failing + 1)
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from chaos_flights import FlightsPlan
 from chaos_plans import Key, Plan
-from chaos_servers import FragileServers, Gate
+from chaos_servers import FragileServers
 from chaos_verdict import Entry, Verdict, count_lines, judge, read_journal, read_rows, seconds_to_recover
+from gates import Gate
 from processes import Command, Processes, Rows
 from sqlalchemy.exc import OperationalError
 from waiting import wait_until
@@ -86,6 +87,12 @@ class Scene(Processes):
         command = [sys.executable, "-c", WORKER_WITH_A_WRONG_CLOCK, str(seconds), "worker", "-c", "2"]
         return self.start_program(command, "worker")
 
+    def start_worker_with_little_memory(self, size: int) -> Command:
+        """Start a worker of which no process may have more than `size` bytes of address space."""
+        limited = f'ulimit -v {size // 1024} && exec "$@"'
+        command = ["/bin/sh", "-c", limited, "sh", sys.executable, "-m", "backfill", "worker", "-c", "2"]
+        return self.start_program(command, "worker")
+
     def await_workers(self, new: Sequence[Command]) -> None:
         self.workers += new
         for worker in new:
@@ -99,7 +106,7 @@ class Scene(Processes):
         return self.start("run", *self._range, "--workers", "0", *flags, **settings)
 
     def submit(self, *flags: str) -> None:
-        submitted = self.start("submit", *self._range, *flags)
+        submitted = self.do("submit", *self._range, *flags)
         assert submitted.end() == 0, submitted.told
 
     def resume(self, **settings: object) -> Command:

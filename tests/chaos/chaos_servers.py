@@ -1,4 +1,4 @@
-"""A PostgreSQL and a Valkey that may be killed, and gates before them that can be shut."""
+"""A PostgreSQL and a Valkey that may be killed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import itertools
 import os
 import shutil
 import signal
-import socket
-import threading
 from pathlib import Path
-from typing import Self
 
 import psycopg2
 import redis
@@ -119,81 +116,3 @@ def _signal_all(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-
-
-class Gate:
-    """A port of loopback that leads to a server's socket, for one client that is to be cut off."""
-
-    def __init__(self, target: Path) -> None:
-        self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._is_open = threading.Event()
-        self._is_open.set()
-        self._refuses = False
-        self._sockets: list[socket.socket] = []
-        threading.Thread(target=self._accept, name="gate", daemon=True).start()
-
-    @property
-    def port(self) -> int:
-        return int(self._listener.getsockname()[1])
-
-    def fall_silent(self) -> None:
-        """Let nothing pass, and close nothing; what is on its way arrives when the gate opens, as after a broken cable."""
-        self._is_open.clear()
-
-    def cut(self) -> None:
-        """Break all connections and refuse new ones."""
-        self._refuses = True
-        self._close_all()
-
-    def open(self) -> None:
-        self._refuses = False
-        self._is_open.set()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._refuses = True
-        self._is_open.set()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._close_all()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                self._serve(client)
-
-    def _serve(self, client: socket.socket) -> None:
-        server = socket.socket(socket.AF_UNIX)
-        self._sockets += [client, server]
-        try:
-            if self._refuses:
-                raise ConnectionRefusedError
-            server.connect(str(self._target))
-        except OSError:
-            _close(client, server)
-            return
-        for source, sink in ((client, server), (server, client)):
-            threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
-
-    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                self._is_open.wait()
-                sink.sendall(data)
-        self._is_open.wait()
-        _close(source, sink)
-
-    def _close_all(self) -> None:
-        sockets, self._sockets = self._sockets, []
-        _close(*sockets)
-
-
-def _close(*sockets: socket.socket) -> None:
-    for each in sockets:
-        with contextlib.suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
-        each.close()

@@ -74,7 +74,7 @@ def the_driving_coordinator_is_killed(scene: Scene) -> None:
     _expect_takeover(scene, other)
 
 
-@fault("of two coordinators the driving one is frozen (SIGSTOP) until the other drives", quick=True)
+@fault("of two coordinators the driving one is frozen (SIGSTOP) until the other drives")
 def the_driving_coordinator_is_frozen(scene: Scene) -> None:
     driving, other = _submit_to_two(scene)
     with scene.strike():

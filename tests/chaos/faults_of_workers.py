@@ -10,6 +10,9 @@ from chaos_plans import Plan, TaskPlan
 from chaos_scene import Scene, kill, signal_group
 from waiting import wait_until
 
+#: Address space that a worker's process has enough in, in bytes, three times what it takes.
+LITTLE_MEMORY = 2**30
+
 
 @fault("nothing")
 def nothing_happens(scene: Scene) -> None:
@@ -21,7 +24,7 @@ def nothing_happens(scene: Scene) -> None:
     scene.expect_end(run)
 
 
-@fault("kill -9 of a worker's child", kills=True, quick=True)
+@fault("kill -9 of a worker's child", kills=True)
 def a_child_is_killed(scene: Scene) -> None:
     scene.start_workers()
     run = scene.run()
@@ -108,6 +111,38 @@ def a_task_ends_its_own_process(scene: Scene) -> None:
         assert "infrastructure budget of 3 lost attempts" in row.error
     starts = scene.count("start")
     assert {starts[key] for key in starts if key.task_id.startswith("dies_by_")} == {4}
+
+
+def greedy_plan(seed: int) -> Plan:
+    """Return a plan in which two tasks use up all memory in each try."""
+    plan = default_plan(seed)
+    greedy = [
+        TaskPlan(
+            task_id=f"greedy_{retries}",
+            after=[plan.tasks[0].task_id],
+            trigger_rule="all_done",
+            death="memory",
+            retries=retries,
+        )
+        for retries in (0, 2)
+    ]
+    after = TaskPlan(task_id="after_greedy", after=[each.task_id for each in greedy], trigger_rule="all_done")
+    return replace(plan, days=4, tasks=[*plan.tasks, *greedy, after])
+
+
+@fault("tasks use up all memory that their process may have (RLIMIT_AS)", plan=greedy_plan)
+def tasks_use_up_their_memory(scene: Scene) -> None:
+    """They fail with that reason, on their own tries; nothing else is lost with them."""
+    scene.await_workers([scene.start_worker_with_little_memory(LITTLE_MEMORY) for _ in range(2)])
+    run = scene.run()
+    with scene.strike():
+        pass
+    scene.expect_end(run)
+    greedy = scene.rows.ask("select * from task_instance where task_id like 'greedy_%'")
+    assert {(row.task_id, row.error, row.infrastructure_failures) for row in greedy} == {
+        ("greedy_0", "MemoryError", 0),
+        ("greedy_2", "MemoryError", 0),
+    }
 
 
 @fault("a worker's clock is an hour ahead, another's an hour behind")

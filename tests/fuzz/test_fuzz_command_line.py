@@ -9,6 +9,7 @@ from importlib import import_module
 
 import pytest
 from click.testing import Result
+from endings import faults
 from hypothesis import HealthCheck, Phase, example, given, settings as hypothesis_settings, strategies as st
 
 quick = hypothesis_settings(
@@ -60,8 +61,8 @@ json_values = st.recursive(
 @example(conf='{"\\u0000": 1}')
 @example(conf='{"a": "\udcff"}')
 @example(conf='{"region": 5}')
-def test_any_conf(conf: str, command: Command) -> None:
-    command("submit", "sales", *RANGE, "--conf", conf)
+def test_a_conf_is_taken_or_refused_whatever_it_is(conf: str, command: Command) -> None:
+    assert faults(command("submit", "sales", *RANGE, "--conf", conf)) == []
 
 
 @quick
@@ -71,10 +72,10 @@ def test_any_conf(conf: str, command: Command) -> None:
 @example(regex="[[a]")
 @example(regex="(?P<a>")
 @example(regex="\udcff")
-def test_any_regex(regex: str, command: Command) -> None:
-    command("plan", "sales", *RANGE, f"--task-regex={regex}")
-    command("clear", "sales", *RANGE, "-y", f"--task-regex={regex}")
-    command("plan", asked(regex), *RANGE, "--treat-dag-id-as-regex")
+def test_a_regular_expression_is_followed_or_refused_whatever_it_is(regex: str, command: Command) -> None:
+    assert faults(command("plan", "sales", *RANGE, f"--task-regex={regex}")) == []
+    assert faults(command("clear", "sales", *RANGE, "-y", f"--task-regex={regex}")) == []
+    assert faults(command("plan", asked(regex), *RANGE, "--treat-dag-id-as-regex")) == []
 
 
 @pytest.mark.parametrize("regex", ["(a+)+$", "(a|a)*$"])
@@ -83,6 +84,7 @@ def test_a_regex_that_would_take_for_ever_is_given_up(
 ) -> None:
     monkeypatch.setattr(import_module("backfill.dag.matching"), "LONGEST", 0.2)
     ended = command("plan", "sales", *RANGE, "--task-regex", regex)
+    assert faults(ended) == []
     assert ended.exit_code == 2
     assert ended.stderr.startswith(f"Error: The regular expression {regex!r} takes too long; leave out repetitions")
 
@@ -103,10 +105,10 @@ dates = st.one_of(
 @example(date="0001-01-01", dag="hourly")
 @example(date="9999-12-31", dag="hourly")
 @example(date="9999-12-31", dag="none")
-def test_any_date(date: str, dag: str, command: Command) -> None:
-    command("plan", dag, f"--start-date={date}")
-    command("submit", dag, f"--start-date={date}", "--run-at-least-once")
-    command("clear", dag, f"--end-date={date}", "-y")
+def test_a_date_is_understood_or_refused_whatever_it_is(date: str, dag: str, command: Command) -> None:
+    assert faults(command("plan", dag, f"--start-date={date}")) == []
+    assert faults(command("submit", dag, f"--start-date={date}", "--run-at-least-once")) == []
+    assert faults(command("clear", dag, f"--end-date={date}", "-y")) == []
 
 
 @quick
@@ -115,11 +117,11 @@ def test_any_date(date: str, dag: str, command: Command) -> None:
 @example(name="a" * 5000)
 @example(name="../" * 40 + "etc/passwd")
 @example(name="sales:sales")
-def test_any_name(name: str, command: Command) -> None:
-    command("plan", asked(name), *RANGE)
-    command("plan", "sales", *RANGE, f"--pool={name}")
-    command("dags", "show", asked(name))
-    command("plan", "sales", *RANGE, f"--subdir={name}")
+def test_a_name_leads_somewhere_or_is_refused_whatever_it_is(name: str, command: Command) -> None:
+    assert faults(command("plan", asked(name), *RANGE)) == []
+    assert faults(command("plan", "sales", *RANGE, f"--pool={name}")) == []
+    assert faults(command("dags", "show", asked(name))) == []
+    assert faults(command("plan", "sales", *RANGE, f"--subdir={name}")) == []
 
 
 @quick
@@ -127,9 +129,9 @@ def test_any_name(name: str, command: Command) -> None:
 @example(name="\udcff", slots="1")
 @example(name="p", slots=_LONG)
 @example(name="p", slots="99999999999")
-def test_any_pool(name: str, slots: str, command: Command) -> None:
-    command("pools", "set", asked(name), "--", slots)
-    command("pools", "delete", asked(name))
+def test_a_pool_is_set_and_deleted_or_refused_whatever_it_is(name: str, slots: str, command: Command) -> None:
+    assert faults(command("pools", "set", asked(name), "--", slots)) == []
+    assert faults(command("pools", "delete", asked(name))) == []
 
 
 @quick
@@ -137,9 +139,9 @@ def test_any_pool(name: str, slots: str, command: Command) -> None:
 @example(job=_LONG)
 @example(job="9223372036854775808")
 @example(job="²")
-def test_any_job(job: str, command: Command) -> None:
+def test_a_job_number_is_known_or_refused_whatever_it_is(job: str, command: Command) -> None:
     for name in ("status", "tasks", "pause", "cancel", "resume"):
-        command(name, "--", job)
+        assert faults(command(name, "--", job)) == []
 
 
 numbers = st.one_of(
@@ -157,13 +159,13 @@ numbers = st.one_of(
 @example(number="99999999999999999999", flag="--max-active-runs")
 @example(number=f"{_LONG}%", flag="--max-failures")
 @example(number=_LONG, flag="--max-failures")
-def test_any_number(number: str, flag: str, command: Command) -> None:
-    command("plan", "sales", *RANGE, f"{flag}={number}")
-    command("submit", "sales", *RANGE, f"{flag}={number}")
+def test_a_number_is_taken_or_refused_whatever_it_is(number: str, flag: str, command: Command) -> None:
+    assert faults(command("plan", "sales", *RANGE, f"{flag}={number}")) == []
+    assert faults(command("submit", "sales", *RANGE, f"{flag}={number}")) == []
 
 
 @quick
 @given(arguments=st.lists(st.one_of(words, st.sampled_from(["plan", "sales", "-s", "2024-01-01", "-v", "-o", "json"]))))
-def test_any_words(arguments: list[str], command: Command) -> None:
+def test_a_row_of_words_is_a_command_or_refused_whatever_they_are(arguments: list[str], command: Command) -> None:
     if not {"worker", "coordinator", "flower", "up"} & set(arguments):
-        command(*arguments)
+        assert faults(command(*arguments)) == []

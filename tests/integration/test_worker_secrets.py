@@ -61,6 +61,11 @@ def tell_by_template(said: str) -> None:
     print(said)
 
 
+def quoting_its_own() -> None:
+    os.environ["AIRFLOW_CONN_OWN"] = "http://me:pw-own@host"
+    raise ValueError(os.environ["AIRFLOW_CONN_OWN"])
+
+
 def a_dag() -> DAG:
     with DAG("sales", start_date=datetime(2024, 1, 1, tzinfo=UTC), params={"db_password": Param("pw-default")}) as dag:
         PythonOperator(task_id="tells", python_callable=telling, params={"auth_token": "pw-of-task"})
@@ -71,6 +76,12 @@ def a_dag() -> DAG:
             python_callable=tell_by_template,
             op_args=["{{ conn.sales.password }} {{ conn.stock.get_uri() }} {{ var.value.stock_api_key }} {{ conf }}"],
         )
+        BashOperator(
+            task_id="own_command",
+            bash_command="echo $AIRFLOW_CONN_OWN $AIRFLOW_VAR_OWN_TOKEN",
+            env={"AIRFLOW_CONN_OWN": "http://me:{{ 'pw-' ~ ds }}@host", "AIRFLOW_VAR_OWN_TOKEN": "pw-own"},
+        )
+        PythonOperator(task_id="own_variable", python_callable=quoting_its_own)
         BashOperator(task_id="shell", bash_command='echo "$AIRFLOW_CONN_SALES $AIRFLOW_VAR_STOCK_API_KEY"')
     return dag
 
@@ -123,6 +134,13 @@ def test_what_is_no_secret_stays(run: Run) -> None:
         assert text in log
 
 
+def test_an_error_that_quotes_a_connection_which_the_task_has_set_itself_is_masked(run: Run) -> None:
+    log, told = run("own_variable")
+    hides_secrets(log + told)
+    assert "ValueError: http://me:***@host" in log
+    assert told.count("ValueError: http://me:***@host") == 3
+
+
 @pytest.mark.parametrize("task_id", ["environment", "conf"])
 def test_errors_that_quote_them_are_masked_in_log_row_and_event(task_id: str, run: Run) -> None:
     log, told = run(task_id)
@@ -132,7 +150,7 @@ def test_errors_that_quote_them_are_masked_in_log_row_and_event(task_id: str, ru
     assert "***" in told
 
 
-@pytest.mark.parametrize("task_id", ["templates", "shell"])
+@pytest.mark.parametrize("task_id", ["templates", "shell", "own_command"])
 def test_what_templates_and_commands_make_of_them_is_masked(task_id: str, run: Run) -> None:
     log, _ = run(task_id)
     hides_secrets(log)

@@ -145,7 +145,7 @@ STATEMENTS: dict[str, Callable[[Connection, Large], Any]] = {
     "fence": lambda tx, _: leases.fence(tx, JOB, 1),
     "renew lease": lambda tx, _: leases.renew_lease_if_held(tx, JOB, 1),
     # admission
-    "lock the DAG": lambda tx, _: task_instances.lock_limits(tx, [DAG_ID], []),
+    "fence and lock the DAG": lambda tx, _: leases.fence_and_lock_limits(tx, JOB, 1, [DAG_ID], []),
     "count running runs": lambda tx, _: runs.count_running_runs(tx, DAG_ID, JOB),
     "pending dates": lambda tx, _: dates.pending_dates(tx, JOB, 564),
     "admit": lambda tx, _: runs.admit_dates(
@@ -159,10 +159,13 @@ STATEMENTS: dict[str, Callable[[Connection, Large], Any]] = {
     "dates that count as done": lambda tx, _: dates.mark_dates(tx, JOB, range(FINISHED, FINISHED + 50), "finished"),
     "runs that count as done": lambda tx, db: runs.select_runs(tx, db.window),
     # dispatch
-    "lock all limits": lambda tx, _: task_instances.lock_limits(tx, [DAG_ID], ["default_pool"]),
+    "fence and lock all limits": lambda tx, _: leases.fence_and_lock_limits(tx, JOB, 1, [DAG_ID], ["default_pool"]),
     "occupancy": lambda tx, _: task_instances.select_occupancy(tx, [DAG_ID], ["default_pool"], apart=["t4"]),
     "queue": lambda tx, db: task_instances.queue_if_idle(
-        tx, JOB, [QueueRequest(ti, str(UUID(int=ti)), "default_pool", "celery") for ti in db.tis(8, 9)]
+        tx,
+        JOB,
+        [QueueRequest(ti, str(UUID(int=ti)), "default_pool", "celery") for ti in db.tis(8, 9)],
+        waiting=db.tis(10),
     ),
     "schedule": lambda tx, db: task_instances.schedule_if_idle(tx, db.tis(9, 10)),
     "take back": lambda tx, db: task_instances.take_back_if_queued(tx, db.attempts(4)),
@@ -170,7 +173,8 @@ STATEMENTS: dict[str, Callable[[Connection, Large], Any]] = {
     "settle": lambda tx, db: task_instances.settle_if_idle(tx, [(ti, TaskInstanceState.SKIPPED) for ti in db.tis(9)]),
     "unschedule": lambda tx, db: task_instances.unschedule_if_scheduled(tx, db.tis(8)),
     "lengths of mappings": lambda tx, db: mapping.return_values_lengths(tx, db.window[0], ["t1", "t2"]),
-    "expand": lambda tx, db: mapping.expand_mapping(tx, db.window[0], TEMPLATES[9], 20),
+    "expand": lambda tx, db: mapping.expand_mapping(tx, db.window[0], TEMPLATES[9], 20, at_once=20),
+    "expand a portion": lambda tx, db: mapping.expand_mapping(tx, db.window[0], TEMPLATES[9], 20, at_once=5),
     # what was reported
     "reported": lambda tx, db: task_instances.select_reported(tx, db.tis(*ALL)),
     "rows": lambda tx, db: task_instances.select_facts(tx, db.tis(*ALL)),
@@ -189,7 +193,10 @@ STATEMENTS: dict[str, Callable[[Connection, Large], Any]] = {
     "orphans of a run": lambda tx, db: recovery.reset_orphans(tx, JOB, SECOND, held=[], dag_run_id=db.window[0]),
     "orphans": lambda tx, _: recovery.reset_orphans(tx, JOB, SECOND, held=[]),
     # runs end
-    "finish runs": lambda tx, db: runs.finish_runs_if_running(tx, [(run, DagRunState.FAILED) for run in db.window]),
+    "lock runs": lambda tx, db: runs.lock_runs(tx, db.window),
+    "finish runs": lambda tx, db: runs.finish_runs_if_running(
+        tx, [(run, DagRunState.FAILED) for run in db.window], seen=[(ti, "success") for ti in db.tis(1, 2, 3)]
+    ),
     "unschedule what was closed": lambda tx, db: clearing.unschedule_if_run_closed(tx, db.window),
     "runs that take too long": lambda tx, db: runs.lock_timed_out_runs(tx, db.window, timedelta()),
     "skip what takes too long": lambda tx, db: clearing.skip_if_unfinished(tx, db.window, "e"),
@@ -275,6 +282,24 @@ def test_it_reads_what_it_returns_and_no_growing_table_from_end_to_end(large: La
             how = looks(nodes)
             assert not [look for look in how if look[1] == "Seq Scan"], (statement, how)
             assert sum(rows for _, _, rows in how) <= MOST_READ, (statement, how)
+        tx.rollback()
+
+
+def test_what_is_queued_is_not_looked_for_among_thousands_of_the_same_run(large: Large) -> None:
+    of_one_task = (
+        "insert into task_instance (dag_run_id, dag_id, task_id, run_id, map_index, pool, queue)"
+        " select id, dag_id, 'mapped', run_id, n, 'default_pool', 'backfill' from dag_run, generate_series(1, 5000) n"
+        " where id = :run returning id"
+    )
+    with large.engine.connect() as tx:
+        ids = tx.execute(text(of_one_task), {"run": large.window[0]}).scalars().all()[:20]
+        requests = [QueueRequest(ti_id, str(UUID(int=ti_id)), "default_pool", "celery") for ti_id in ids]
+        with sent(large.engine) as executed:
+            assert len(task_instances.queue_if_idle(tx, JOB, requests)) == len(ids)
+        tx.execute(text("update task_instance set state = 'none' where id = any(:ids)"), {"ids": ids})
+        [(statement, parameters)] = executed
+        (found,) = tx.exec_driver_sql(f"explain (analyze, format json) {statement}", parameters).scalar_one()
+        assert sum(rows for _, _, rows in looks(list(nodes_of(found["Plan"])))) < 2000
         tx.rollback()
 
 

@@ -81,10 +81,18 @@ def attempt(number: int, attempt_id: str) -> Attempt:
     return Attempt(number, TaskInstanceKey("sales", "t1", "run 1"), attempt_id, 1)
 
 
+def claim(number: int, attempt_id: str) -> claims.Claim:
+    told = dict.fromkeys(claims.Claim._fields) | {"task_instance_id": number, "attempt_id": attempt_id}
+    return claims.Claim(**told | {"start_date": datetime(2024, 1, 1, tzinfo=UTC)})
+
+
 STATEMENTS: dict[str, Callable[[Connection], Any]] = {
     "claim one": lambda tx: claims.claim_if_queued(tx, [attempt(5, ATTEMPTS[0])], hostname="h", pid=1),
     "claim fifty": lambda tx: claims.claim_if_queued(
         tx, [attempt(n, a) for n, a in enumerate(ATTEMPTS)], hostname="h", pid=1
+    ),
+    "claims known again": lambda tx: claims.renew_if_claimed(
+        tx, [claim(n, a) for n, a in enumerate(ATTEMPTS)], hostname="h", pid=1
     ),
     "unclaim": lambda tx: claims.unclaim_if_running(tx, ATTEMPTS),
     "finish one": lambda tx: attempts.finish_if_current(tx, [Finish(5, ATTEMPTS[0], TaskInstanceState.SUCCESS)]),

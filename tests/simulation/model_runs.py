@@ -218,15 +218,30 @@ def select_cut_short(t: Tables, now: datetime, *, job_id: int) -> list[Any]:
     ]
 
 
+@answers(runs._LOCK)
+def lock_runs(t: Tables, now: datetime, *, dag_run_ids: Sequence[int]) -> list[Any]:
+    return [(run_id,) for run_id in sorted(dag_run_ids) if run_id in t.run]
+
+
 @answers(runs._FINISH)
-def finish_runs(t: Tables, now: datetime, *, dag_run_ids: Sequence[int], states: Sequence[str]) -> list[Any]:
-    finished = []
+def finish_runs(
+    t: Tables,
+    now: datetime,
+    *,
+    dag_run_ids: Sequence[int],
+    states: Sequence[str],
+    ti_ids: Sequence[int],
+    ti_states: Sequence[str],
+) -> list[Any]:
+    seen = zip(ti_ids, ti_states, strict=True)
+    going_on = {t.ti[ti_id].dag_run_id for ti_id, state in seen if ti_id in t.ti and t.ti[ti_id].state != state}
+    finished = [(run_id, False) for run_id in going_on]
     for run_id, state in zip(dag_run_ids, states, strict=True):
         run = t.run.get(run_id)
-        if run is None or run.state != "running" or state not in {"success", "failed"}:
+        if run is None or run.state != "running" or run_id in going_on or state not in {"success", "failed"}:
             continue
         t.change("run", run_id, state=str(state), end_date=now, job_id=None)
-        finished.append((run_id,))
+        finished.append((run_id, True))
         for key, date in list(t.date.items()):
             if date.dag_run_id == run_id and date.active:
                 t.change("date", key, progress="finished")

@@ -9,10 +9,11 @@ from operator import itemgetter
 from typing import Any
 
 from model_database import Row, Tables, answers, record
+from model_jobs import held
 from model_runs import facts, insert_ti
 
 from backfill.states import ACTIVE_JOB, IDLE, IN_FLIGHT
-from backfill.store import clearing, mapping, recovery, task_instances
+from backfill.store import clearing, leases, mapping, recovery, task_instances
 from backfill.store.task_instances import OccupancyRow
 
 
@@ -58,6 +59,17 @@ def lock(t: Tables, now: datetime, *, dag_ids: Sequence[str], pools: Sequence[st
     return [(None, dags), *(sizes if dags == len(dag_ids) else [])]
 
 
+@answers(leases._FENCE_AND_LOCK)
+def fence_and_lock(
+    t: Tables, now: datetime, *, job_id: int, epoch: int, dag_ids: Sequence[str], pools: Sequence[str]
+) -> list[Any]:
+    job = held(t, job_id, epoch)
+    if job is None:
+        return []
+    (_, dags), *sizes = lock(t, now, dag_ids=dag_ids, pools=pools)
+    return [(job.state, job.cancel_requested, None, dags), *((None, None, *size) for size in sizes)]
+
+
 def _stands_for_a_run(ti: Row) -> bool:
     return ti.operator == "SubDagOperator" and ti.external_executor_id is None
 
@@ -93,9 +105,11 @@ def queue(
     attempt_ids: Sequence[str],
     pools: Sequence[str],
     executors: Sequence[str],
+    waiting: Sequence[int],
 ) -> list[Any]:
+    scheduled = schedule(t, now, waiting=waiting)
     if t.job[job_id].state != "running":
-        return []
+        return scheduled
     queued = []
     for ti_id, attempt_id, pool, executor in zip(ti_ids, attempt_ids, pools, executors, strict=True):
         ti = t.ti[ti_id]
@@ -119,7 +133,7 @@ def queue(
             pid=None,
         )
         queued.append(facts(changed))
-    return queued
+    return queued + scheduled
 
 
 def current(t: Tables, ti_id: int, attempt_id: str | None, states: Collection[str]) -> Row | None:
@@ -175,9 +189,9 @@ def forget_xcoms(t: Tables, ti_id: int) -> None:
 
 
 @answers(task_instances._SCHEDULE)
-def schedule(t: Tables, now: datetime, *, ti_ids: Sequence[int]) -> list[Any]:
+def schedule(t: Tables, now: datetime, *, waiting: Sequence[int]) -> list[Any]:
     return [
-        facts(t.ti[ti_id]) for (ti_id,) in _move(t, ti_ids, {"none", "up_for_retry", "up_for_reschedule"}, "scheduled")
+        facts(t.ti[ti_id]) for (ti_id,) in _move(t, waiting, {"none", "up_for_retry", "up_for_reschedule"}, "scheduled")
     ]
 
 
@@ -447,6 +461,17 @@ def select_to_cancel(t: Tables, now: datetime, *, job_id: int) -> list[Any]:
 
 def _rows_of(t: Tables, dag_run_id: int, task_id: str) -> list[Row]:
     return [ti for ti in t.tis_of([dag_run_id]) if ti.task_id == task_id]
+
+
+@answers(mapping._GROW)
+def grow(
+    t: Tables, now: datetime, *, dag_run_id: int, task_id: str, length: int, at_once: int, **template: Any
+) -> list[Any]:
+    last = max((ti.map_index for ti in _rows_of(t, dag_run_id, task_id)), default=0)
+    indexes = range(max(last, 0) + 1, min(max(last, 0) + at_once, length - 1) + 1)
+    for index in indexes:
+        insert_ti(t, t.run[dag_run_id], {**template, "task_id": task_id, "map_index": index})
+    return [(len(indexes),)]
 
 
 @answers(mapping._EXPAND)

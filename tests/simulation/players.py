@@ -89,8 +89,8 @@ class ModelExecutor(BaseExecutor):
         fresh = {attempt_id for attempt_id, sent in self._sent.items() if sent > since}
         return wanted & (waiting | fresh | self.reported_running)
 
-    def adopt(self, attempts: Sequence[Attempt]) -> set[str]:
-        return self.holds(attempt.attempt_id for attempt in attempts)
+    def adopt(self, attempts: Sequence[QueuedAttempt]) -> set[str]:
+        return self.holds(queued.attempt.attempt_id for queued in attempts)
 
     def revoke(self, attempt_ids: Iterable[str]) -> None:
         self._turns.turn()

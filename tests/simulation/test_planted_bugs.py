@@ -32,10 +32,16 @@ def answered_otherwise(statement: Any, change: Callable[..., Any]) -> Iterator[N
         model_database._ANSWERERS[id(statement)] = (known, answerer)
 
 
-def writes_without_lease() -> Any:
-    return mock.patch.object(
-        Workplace, "write", lambda self, work, session=None: self._transact(self.engine, work, session)
-    )
+@contextmanager
+def writes_without_lease() -> Iterator[None]:
+    def write(self: Any, work: Any, session: Any = None) -> Any:
+        return self._transact(self.engine, work, session)
+
+    def write_under_limits(self: Any, work: Any, dag_ids: Any, pools: Any, session: Any = None) -> Any:
+        return write(self, lambda tx: work(tx, task_instances.lock_limits(tx, dag_ids, pools)), session)
+
+    with mock.patch.multiple(Workplace, write=write, write_under_limits=write_under_limits):
+        yield
 
 
 def takes_any_lease() -> Any:

@@ -56,6 +56,8 @@ class World:
         self._attempt_numbers = count(1)
         self._names = mock.patch("backfill.jobs.dispatch.new_attempt_ids", self._next_attempt_ids)
         self._names.start()
+        self._portion = mock.patch("backfill.jobs.settling.MAPPED_PORTION", 1)  # coordinators die between two of them
+        self._portion.start()
         self.database.add_pools({"default_pool": 128, POOL: POOL_SLOTS})
         self.jobs: list[PlannedJob] = []
         for each in scripts:
@@ -82,6 +84,7 @@ class World:
     def close(self) -> None:
         for coordinator in self.coordinators:
             coordinator.turns.kill()
+        self._portion.stop()
         self._names.stop()
 
     # -- what is committed ----------------------------------------------------------------------------------------------

@@ -261,6 +261,25 @@ def test_a_connection_used_just_now_is_used_again_without_a_question(engine: Eng
     assert not asked.called
 
 
+def test_a_read_by_itself_sends_its_statement_and_nothing_else(engine: Engine) -> None:
+    own = create_engine(engine.url.render_as_string(hide_password=False), application_name="reader")
+    last = text("select query from pg_stat_activity where application_name = 'reader'")
+    for _ in range(2):
+        with autocommitting(own).begin() as tx:
+            tx.execute(text("select 'read'"))
+        with engine.connect() as tx:
+            assert tx.execute(last).scalar_one() == "select 'read'"
+        with own.begin() as tx:
+            assert tx.execute(text("select count(*) from job")).scalar_one() == 0
+    with own.connect() as tx:
+        tx.execute(
+            text("insert into slot_pool (pool, slots) values ('undone', 1)")
+        )  # rolled back, as no commit follows
+    with engine.connect() as tx:
+        assert tx.execute(text("select count(*) from slot_pool where pool = 'undone'")).scalar_one() == 0
+    own.dispose()
+
+
 def test_statements_that_commit_by_themselves_stand_when_a_later_one_fails(engine: Engine) -> None:
     with autocommitting(engine).begin() as tx:
         tx.execute(text("insert into slot_pool (pool, slots) values ('kept', 1)"))

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 from planted import look, plant_run, plant_task_instance, plant_xcom, statements
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
 
+from backfill.facts import TaskInstanceFacts
 from backfill.store.mapping import expand_mapping, return_values_lengths
 from backfill.store.runs import TaskTemplate
 
@@ -13,7 +14,13 @@ TEMPLATE = TaskTemplate("each", -1, 2, "p", 3, "q", "local", "Op", 5, dynamic=Tr
 
 
 def expand(tx: Connection, run_id: int, length: int) -> dict[int, str]:
-    return {row.map_index: row.state for row in expand_mapping(tx, run_id, TEMPLATE, length)}
+    return {row.map_index: row.state for row in whole(tx, run_id, length)}
+
+
+def whole(tx: Connection, run_id: int, length: int, at_once: int = 2000) -> list[TaskInstanceFacts]:
+    rows = expand_mapping(tx, run_id, TEMPLATE, length, at_once=at_once)
+    assert rows is not None
+    return rows
 
 
 def plant_rows(tx: Connection, rows: dict[int, str]) -> int:
@@ -27,7 +34,7 @@ def test_the_row_becomes_index_0_and_the_others_are_created(tx: Connection) -> N
     run_id = plant_run(tx)
     row = plant_task_instance(tx, run_id, "each", state="scheduled", try_number=1, try_open=True)
     other = plant_task_instance(tx, run_id, "other", state="none")
-    rows = expand_mapping(tx, run_id, TEMPLATE, 3)
+    rows = whole(tx, run_id, 3)
     assert [(r.map_index, r.state, r.try_number, r.try_open, r.max_tries) for r in rows] == [
         (0, "scheduled", 1, True, 0),
         (1, "none", 0, False, 2),
@@ -74,7 +81,7 @@ def test_whatever_rows_there_are(tx: Connection, before: dict[int, str], length:
 def test_an_index_that_is_back_has_all_its_tries_ahead(tx: Connection) -> None:
     run_id = plant_run(tx)
     plant_task_instance(tx, run_id, "each", map_index=0, state="removed", try_number=3, max_tries=0, try_open=True)
-    [row] = expand_mapping(tx, run_id, TEMPLATE, 1)
+    [row] = whole(tx, run_id, 1)
     assert (row.state, row.try_number, row.max_tries, row.try_open) == ("none", 3, 5, False)
 
 
@@ -84,6 +91,34 @@ def test_a_thousand_rows_are_made_in_one_statement_and_read_in_another(engine: E
         with statements(engine) as seen:
             assert len(expand(tx, run_id, 1024)) == 1024
         assert len(seen) == 2
+
+
+def test_more_rows_than_go_at_once_come_in_portions_and_index_0_with_the_last(tx: Connection) -> None:
+    run_id = plant_rows(tx, {-1: "none"})
+    for there in ([-1, 1, 2], [-1, 1, 2, 3, 4], [-1, 1, 2, 3, 4, 5]):
+        assert expand_mapping(tx, run_id, TEMPLATE, 6, at_once=2) is None
+        asked = text("select map_index from task_instance where dag_run_id = :run_id order by map_index")
+        assert tx.execute(asked, {"run_id": run_id}).scalars().all() == there
+    assert [row.map_index for row in whole(tx, run_id, 6, at_once=2)] == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("before", "length"),
+    [
+        ({0: "success", 1: "success"}, 6),  # it grows
+        ({0: "success", 1: "success", 2: "removed"}, 6),
+        ({-1: "none", 1: "none", 2: "none"}, 2),  # the source has run again, and gave less
+        ({-1: "none", 1: "none", 4: "none"}, 6),  # somebody deleted some
+        ({}, 6),
+    ],
+)
+def test_portions_come_to_what_one_statement_comes_to(tx: Connection, before: dict[int, str], length: int) -> None:
+    in_portions, at_once = plant_rows(tx, before), plant_run(tx, 1)
+    for map_index, state in before.items():
+        plant_task_instance(tx, at_once, "each", map_index=map_index, state=state)
+    while expand_mapping(tx, in_portions, TEMPLATE, length, at_once=2) is None:
+        pass
+    assert expand(tx, in_portions, length) == expand(tx, at_once, length)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from backfill.store.leases import (
     JobControl,
     claim_lease_if_free,
     fence,
+    fence_and_lock_limits,
     release_lease_if_held,
     renew_lease_if_held,
     take_waiting_job,
@@ -92,6 +93,35 @@ def test_an_older_epoch_can_do_nothing(tx: Connection) -> None:
 def test_the_fence_lets_the_holder_through_also_when_nobody_took_its_silent_lease(tx: Connection) -> None:
     job_id = held_job(tx, silent_for=100)
     assert fence(tx, job_id, 4) == JobControl(JobState.RUNNING, cancel_requested=False)
+
+
+def test_the_fence_locks_limits_for_the_holder_alone(engine: Engine) -> None:
+    with engine.begin() as tx:
+        job_id = held_job(tx)
+    with engine.connect() as tx, pytest.raises(LeaseLost, match=f"took over job {job_id}"):
+        fence_and_lock_limits(tx, job_id, 3, ["sales"], ["default_pool"])
+    with engine.begin() as tx:
+        held, sizes = fence_and_lock_limits(tx, job_id, 4, ["sales", "new", "sales"], ["default_pool", "none of these"])
+        assert held == JobControl(JobState.RUNNING, cancel_requested=False)
+        assert sizes == {"default_pool": 128}
+    asked = "select dag_id from dag where dag_id in ('sales', 'new') order by dag_id for no key update skip locked"
+    with engine.connect() as holder, engine.connect() as other:
+        fence_and_lock_limits(holder, job_id, 4, ["new"], [])
+        assert other.execute(text(asked)).scalars().all() == ["sales"]
+        assert other.execute(text("select id from job for no key update skip locked")).all() == []
+        other.rollback()
+        assert fence_and_lock_limits(holder, job_id, 4, [], []).pool_sizes == {}
+
+
+def test_who_lost_the_lease_locks_no_limits(engine: Engine) -> None:
+    with engine.begin() as tx:
+        job_id = held_job(tx)
+        fence_and_lock_limits(tx, job_id, 4, ["sales"], [])
+    with engine.connect() as stale, engine.connect() as other:
+        with pytest.raises(LeaseLost):
+            fence_and_lock_limits(stale, job_id, 3, ["sales"], ["default_pool"])
+        assert other.execute(text("select dag_id from dag for no key update nowait")).scalars().all() == ["sales"]
+        assert len(other.execute(text("select pool from slot_pool for no key update nowait")).all()) == 1
 
 
 def test_a_released_lease_is_free_at_once_and_its_holder_is_fenced_out(tx: Connection) -> None:

@@ -17,12 +17,13 @@ from backfill.store.claims import claim_if_queued
 from backfill.store.clearing import clear_task_instances
 from backfill.store.leases import claim_lease_if_free, fence
 from backfill.store.recovery import Loss, lose_if_current
-from backfill.store.runs import admit_dates, count_running_runs, finish_runs_if_running
+from backfill.store.runs import admit_dates, count_running_runs, finish_runs_if_running, lock_runs
 from backfill.store.task_instances import (
     QueueRequest,
     lock_limits,
     queue_if_idle,
     select_facts,
+    select_facts_of_runs,
     select_occupancy,
     settle_if_idle,
     take_back_if_queued,
@@ -130,6 +131,32 @@ def test_a_place_is_not_taken_in_a_run_that_was_finished_meanwhile(
     with while_open(lambda tx: queue_if_idle(tx, job_id, [request(row)])) as (tx, queued):
         finish_runs_if_running(tx, [(run_id, DagRunState.FAILED)])
     assert queued() == []
+
+
+def test_a_clear_waits_for_the_end_of_a_run_and_reopens_it(engine: Engine, while_open: Callable[..., Any]) -> None:
+    with engine.begin() as tx:
+        run = plant_run(tx)
+        plant_task_instance(tx, run, state="success")
+    with while_open(lambda tx: clear_task_instances(tx, [run], {"load": 0})) as (tx, second):
+        lock_runs(tx, [run])
+        finish_runs_if_running(tx, [(run, DagRunState.SUCCESS)])
+    assert [facts.state for facts in second()] == ["none"]
+    with engine.connect() as tx:
+        assert tx.execute(text("select state from dag_run")).scalar_one() == "queued"
+
+
+def test_whoever_ends_a_run_sees_what_was_cleared_just_before(engine: Engine, while_open: Callable[..., Any]) -> None:
+    with engine.begin() as tx:
+        run = plant_run(tx)
+        plant_task_instance(tx, run, state="success")
+
+    def look(tx: Connection) -> list[str]:
+        lock_runs(tx, [run])
+        return [facts.state for facts in select_facts_of_runs(tx, [run])]
+
+    with while_open(look) as (tx, second):
+        assert clear_task_instances(tx, [run], {"load": 0})
+    assert second() == ["none"]
 
 
 def test_of_claim_and_take_back_one_wins(engine: Engine, while_open: Callable[..., Any]) -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from planted import DAY, FIRST_DATE, plant_date, plant_job, plant_run
+from planted import DAY, FIRST_DATE, plant_date, plant_job, plant_run, plant_task_instance
 from sqlalchemy import Connection, select, text
 
 from backfill.facts import RunFacts
@@ -202,7 +202,7 @@ def test_a_run_finishes_only_while_it_is_running(tx: Connection, state: DagRunSt
     run_id = plant_run(tx, 0, state=state, job_id=job_id)
     plant_date(tx, job_id, 0, run_id, active=True)
     before = row(tx, run_id)
-    finished = finish_runs_if_running(tx, [(run_id, DagRunState.FAILED)])
+    finished, _ = finish_runs_if_running(tx, [(run_id, DagRunState.FAILED)])
     if state == DagRunState.RUNNING:
         after = row(tx, run_id)
         assert finished == {run_id}
@@ -220,14 +220,26 @@ def test_many_runs_finish_at_once_each_in_its_state(tx: Connection) -> None:
     runs = admit_dates(tx, job_id, "sales", range(4), conf=None)
     plant_date(tx, former, 0, runs[0].id, active=False)
     outcomes = [(run.id, DagRunState.FAILED if run.ordinal % 2 else DagRunState.SUCCESS) for run in runs[:3]]
-    assert finish_runs_if_running(tx, reversed(outcomes)) == {run.id for run in runs[:3]}
+    assert finish_runs_if_running(tx, reversed(outcomes)).finished == {run.id for run in runs[:3]}
     assert [row(tx, run.id).state for run in runs] == ["success", "failed", "success", "running"]
     assert [p for p, _ in progress(tx, job_id)] == ["finished", "finished", "finished", "admitted"]
     assert progress(tx, former) == [("admitted", runs[0].id)]
-    assert finish_runs_if_running(tx, outcomes) == set()
-    assert finish_runs_if_running(tx, []) == set()
+    assert finish_runs_if_running(tx, outcomes).finished == set()
+    assert finish_runs_if_running(tx, []).finished == set()
+
+
+def test_a_run_goes_on_whose_task_instances_are_not_as_they_were_seen(tx: Connection) -> None:
+    job_id = job_with_dates(tx, *range(3))
+    runs = admit_dates(tx, job_id, "sales", range(3), conf=None)
+    states = ["success", "none", "removed"]
+    rows = [plant_task_instance(tx, run.id, state=state) for run, state in zip(runs, states, strict=True)]
+    seen = [(rows[0].id, "success"), (rows[1].id, "success")]
+    ended = finish_runs_if_running(tx, [(run.id, DagRunState.SUCCESS) for run in runs], seen=seen)
+    assert ended == ({runs[0].id, runs[2].id}, {runs[1].id})
+    assert [row(tx, run.id).state for run in runs] == ["success", "running", "success"]
+    assert [p for p, _ in progress(tx, job_id)] == ["finished", "admitted", "finished"]
 
 
 @pytest.mark.parametrize("state", [DagRunState.QUEUED, DagRunState.RUNNING])
 def test_a_run_ends_well_or_badly_and_in_no_other_way(tx: Connection, state: DagRunState) -> None:
-    assert finish_runs_if_running(tx, [(plant_run(tx), state)]) == set()
+    assert finish_runs_if_running(tx, [(plant_run(tx), state)]).finished == set()

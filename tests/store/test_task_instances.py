@@ -181,6 +181,18 @@ def test_an_open_try_goes_on_and_a_closed_one_is_followed_by_the_next(tx: Connec
     assert {facts.task_id: facts.try_number for facts in queued} == {"open": 3, "fresh": 1}
 
 
+def test_what_waits_is_scheduled_beside_what_is_queued_also_when_nothing_can_be_queued(tx: Connection) -> None:
+    job_id = plant_job(tx)
+    run_id = plant_run(tx, job_id=job_id)
+    goes, *waits = [plant_task_instance(tx, run_id, name, state="none") for name in ("goes", "waits", "done")]
+    settle_if_idle(tx, [(waits[1].id, TaskInstanceState.SUCCESS)])
+    changed = queue_if_idle(tx, job_id, [request(goes.id)], waiting=[row.id for row in waits])
+    assert {facts.task_id: facts.state for facts in changed} == {"goes": "queued", "waits": "scheduled"}
+    late = plant_task_instance(tx, run_id, "late", state="up_for_retry")
+    changed = queue_if_idle(tx, job_id, [request(goes.id)], waiting=[late.id])
+    assert {facts.task_id: facts.state for facts in changed} == {"late": "scheduled"}
+
+
 def test_a_try_stays_open_until_an_attempt_ends_it(tx: Connection) -> None:
     job_id = plant_job(tx)
     row = plant_task_instance(tx, plant_run(tx, job_id=job_id), state="none", try_number=0, try_open=False)

@@ -100,6 +100,36 @@ class TaskAnswer:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunAnswer:
+    """Why the run of one date is not finished, or how it ended."""
+
+    job_id: int
+    dag_id: str
+    logical_date: datetime
+    #: None: there is no run yet.
+    run_id: str | None = None
+    #: A `DagRunState` word; None: there is no run yet.
+    state: str | None = None
+    answer: str
+    remarks: tuple[str, ...] = ()
+    #: The tasks that are not finished or, of a run that has ended, ended badly; in topological order.
+    tasks: tuple[TaskAnswer, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer in its JSON shape (docs/cli.md)."""
+        return {
+            "job_id": self.job_id,
+            "dag_id": self.dag_id,
+            "run_id": self.run_id,
+            "logical_date": self.logical_date,
+            "state": self.state,
+            "answer": self.answer,
+            "remarks": list(self.remarks),
+            "tasks": [task.to_json() for task in self.tasks],
+        }
+
+
 def _awaited(awaited: Awaited) -> dict[str, Any]:
     if isinstance(awaited, AwaitedPool):
         return {"pool": awaited.pool, "slots": awaited.slots}

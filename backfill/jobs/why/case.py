@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from backfill.config import Settings
 from backfill.dag import DAG
@@ -10,6 +10,8 @@ from backfill.jobs.backfill_job import BackfillJob
 from backfill.jobs.why.answers import Held, TaskAnswer
 from backfill.jobs.why.hindrances import BrokerView
 from backfill.jobs.why.labels import label, task_name
+from backfill.jobs.why.standing import Standing, read_standing
+from backfill.store.database import Tx
 from backfill.store.inspection import RunDateRow, TaskInstanceDetail
 from backfill.store.jobs import JobRow
 
@@ -41,6 +43,14 @@ class Case:
     dag_trouble: str | None = None
     #: None: the job needs no broker.
     broker: BrokerView | None = None
+    #: What `standing` has read, by transaction.
+    _standings: dict[Tx, Standing] = field(default_factory=dict, repr=False)
+
+    def standing(self, tx: Tx) -> Standing:
+        """Return how the job stands by its rows, which are read once in a transaction; its DAG must be known."""
+        if tx not in self._standings:
+            self._standings[tx] = read_standing(tx, self.job, self.settings)
+        return self._standings[tx]
 
     @property
     def chosen(self) -> list[str]:

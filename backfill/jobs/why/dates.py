@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import NamedTuple
 
 from backfill.clock import moment_text
 from backfill.jobs.policy import StopPolicy
@@ -10,12 +11,38 @@ from backfill.jobs.why.case import Case
 from backfill.jobs.why.hindrances import hindrances
 from backfill.jobs.why.labels import counted, listed
 from backfill.jobs.why.limits import whose_runs
+from backfill.states import FINISHED_JOB
 from backfill.store import dates, inspection
 from backfill.store.database import Tx
 
 
-def place_in_line(tx: Tx, case: Case, logical_date: datetime) -> int:
-    """Return how many dates of the job go before one that is not admitted; those that count as done take no place."""
+class NotAdmitted(NamedTuple):
+    """How it is with a date of a job that has no run."""
+
+    #: As the end of a sentence about a task instance, or the run.
+    how: str
+    why: tuple[str, ...] = ()
+    #: How many dates go before it; None: it will not be admitted any more.
+    rank: int | None = None
+
+
+def not_admitted(tx: Tx, case: Case, logical_date: datetime) -> NotAdmitted:
+    """Say what place a date has among those that are not admitted, and why the next one is not."""
+    if case.row.state in FINISHED_JOB:
+        how = f"was never started: job {case.row.id} ended as {case.row.state} before its date was admitted."
+        return NotAdmitted(how)
+    before = _place_in_line(tx, case, logical_date)
+    ahead = f"{counted(before, 'date')} {'goes' if before == 1 else 'go'} before it" if before else "it is the next"
+    policy = case.standing(tx).course.policy if case.job.dag is not None else None
+    return NotAdmitted(
+        how=f"has not begun: its date is not admitted, and {ahead}.",
+        why=(why_not_admitted(tx, case, policy),),
+        rank=before,
+    )
+
+
+def _place_in_line(tx: Tx, case: Case, logical_date: datetime) -> int:
+    """Return how many dates of the job go before one; those that count as done take no place."""
     pending = [date for date in dates.pending_dates(tx, case.row.id, None) if date.action != "done"]
     return next((n for n, date in enumerate(pending) if date.logical_date == logical_date), 0)
 

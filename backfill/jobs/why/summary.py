@@ -17,7 +17,7 @@ from backfill.jobs.why.hindrances import broker_sentences, policy_sentences, sta
 from backfill.jobs.why.idle import DATE_LINE, PAST_LINE
 from backfill.jobs.why.labels import awaited_label, counted, label, listed, occupant_label, task_name
 from backfill.jobs.why.limits import limit_clause
-from backfill.jobs.why.standing import Standing, read_standing
+from backfill.jobs.why.standing import Standing
 from backfill.jobs.why.tasks import standing_for, tasks_of
 from backfill.states import FINISHED_JOB, IDLE, TaskInstanceState
 from backfill.store import dates, inspection, report
@@ -41,7 +41,7 @@ class _Group(NamedTuple):
 
 def explain_job(tx: Tx, case: Case, task: JobTask | None = None) -> JobAnswer:
     """Return why a job does not go faster; with `task` only this one is counted."""
-    standing = read_standing(tx, case.job, case.settings) if case.job.dag is not None else None
+    standing = case.standing(tx) if case.job.dag is not None else None
     policy = standing.course.policy if standing is not None else None
     sentences = [state_sentence(case.row, case.settings.lease_timeout), *policy_sentences(case.row, policy)]
     in_flight = [each for each in _occupants(tx, case, standing) if _is_asked(task, each.dag_id, each.task_id)]

@@ -12,16 +12,15 @@ from backfill.engine.waiting import AwaitedTask
 from backfill.exceptions import RefusedError, UsageError
 from backfill.jobs.why.answers import Held, TaskAnswer
 from backfill.jobs.why.case import Case, JobTask, Subject
-from backfill.jobs.why.dates import place_in_line, why_not_admitted
+from backfill.jobs.why.dates import not_admitted
 from backfill.jobs.why.finished import explain_finished
 from backfill.jobs.why.hindrances import hindrances
 from backfill.jobs.why.idle import explain_idle
 from backfill.jobs.why.in_flight import explain_queued, explain_running, running_since
-from backfill.jobs.why.labels import counted, label
-from backfill.jobs.why.standing import read_standing
+from backfill.jobs.why.labels import label
 from backfill.jobs.why.tasks import find_task, standing_for, tasks_below
 from backfill.keys import UNMAPPED
-from backfill.states import FINISHED, FINISHED_JOB, TaskInstanceState
+from backfill.states import FINISHED, TaskInstanceState
 from backfill.store import inspection
 from backfill.store.database import Tx
 from backfill.store.inspection import AttemptRow, RunDateRow, TaskInstanceDetail
@@ -80,10 +79,10 @@ def explain_task_instance(tx: Tx, case: Case, question: Question) -> TaskAnswer:
     date = find_date(tx, case, question.logical_date)
     if date.progress == "pending" and date.action != "done":
         return _not_admitted(tx, case, task, question, date)
-    return _explain_admitted(tx, case, task, question, date)
+    return explain_admitted(tx, case, task, question, date)
 
 
-def _explain_admitted(tx: Tx, case: Case, task: JobTask, question: Question, top: RunDateRow) -> TaskAnswer:
+def explain_admitted(tx: Tx, case: Case, task: JobTask, question: Question, top: RunDateRow) -> TaskAnswer:
     """Explain a task instance whose date, `top` for the job's DAG, has its run; that of a subdag may have none yet."""
     date = top
     if task.dag_id != case.row.dag_id:
@@ -111,7 +110,7 @@ def _explain(tx: Tx, subject: Subject) -> TaskAnswer:
         return subject.answer(
             Held.UNKNOWN, f"{subject.label} is {state}; what it waits for cannot be told.", case.dag_trouble or ""
         )
-    return explain_idle(subject, read_standing(tx, case.job, case.settings))
+    return explain_idle(subject, case.standing(tx))
 
 
 def _remarking_done(answer: TaskAnswer, subject: Subject) -> TaskAnswer:
@@ -175,7 +174,7 @@ def _indexes(rows: Sequence[TaskInstanceDetail]) -> str:
 def _of_all_indexes(tx: Tx, subject: Subject, rows: Sequence[TaskInstanceDetail]) -> TaskAnswer:
     """Count the indexes of a mapped task by state, and explain the first that is not finished."""
     name = label(subject.task.name, subject.date.logical_date)
-    sentence = f"{name} has {len(rows)} map indexes: {_states_of(rows)}."
+    sentence = f"{name} has {len(rows)} map indexes: {states_of(rows)}."
     first = next((row for row in rows if row.state not in FINISHED), rows[0])
     of_one = _explain(tx, replace(subject, ti=first))
     return replace(
@@ -183,24 +182,13 @@ def _of_all_indexes(tx: Tx, subject: Subject, rows: Sequence[TaskInstanceDetail]
     ).remarking("--map-index names another one.")
 
 
-def _states_of(rows: Sequence[TaskInstanceDetail]) -> str:
+def states_of(rows: Sequence[TaskInstanceDetail]) -> str:
+    """Count task instances by state, the most first."""
     return ", ".join(f"{count} {state}" for state, count in Counter(row.state for row in rows).most_common())
 
 
 def _not_admitted(tx: Tx, case: Case, task: JobTask, question: Question, date: RunDateRow) -> TaskAnswer:
-    before = place_in_line(tx, case, date.logical_date)
-    name = label(task.name, date.logical_date)
-    over = case.row.state in FINISHED_JOB
-    if over:
-        sentence = (
-            f"{name} was never started: job {case.row.id} ended as {case.row.state} before its date was admitted."
-        )
-        why: list[str] = []
-    else:
-        ahead = f"{counted(before, 'date')} {'goes' if before == 1 else 'go'} before it" if before else "it is the next"
-        sentence = f"{name} has no run yet: its date is not admitted, and {ahead}."
-        policy = read_standing(tx, case.job, case.settings).course.policy if case.job.dag is not None else None
-        why = [why_not_admitted(tx, case, policy)]
+    how, why, before = not_admitted(tx, case, date.logical_date)
     return TaskAnswer(
         job_id=case.row.id,
         dag_id=task.dag_id,
@@ -209,9 +197,9 @@ def _not_admitted(tx: Tx, case: Case, task: JobTask, question: Question, date: R
         map_index=question.map_index,
         state=None,
         held_by=Held.NOT_ADMITTED,
-        answer=sentence,
-        remarks=tuple(why),
-        rank=None if over else before,
+        answer=f"{label(task.name, date.logical_date)} {how}",
+        remarks=why,
+        rank=before,
     )
 
 
@@ -226,7 +214,7 @@ def _has_not_begun(date: RunDateRow, top: RunDateRow) -> bool:
 def _not_begun(tx: Tx, case: Case, task: JobTask, question: Question, top: RunDateRow) -> TaskAnswer:
     """Say that the run of a subdag begins with the task that stands for it, and what holds that."""
     operator = standing_for(case, task)
-    of_operator = _explain_admitted(tx, case, operator, Question(operator.name, top.logical_date), top)
+    of_operator = explain_admitted(tx, case, operator, Question(operator.name, top.logical_date), top)
     name = label(task.name, top.logical_date)
     held_by = of_operator.held_by
     if held_by in {Held.FINISHED, Held.CLOSED}:
@@ -262,7 +250,7 @@ def _of_subdag(tx: Tx, subject: Subject) -> TaskAnswer:
     task, row = left[0]
     first = _explain(tx, Subject(case=case, task=task, date=date, ti=row, run_rows=tuple(rows)))
     return replace(
-        subject.answer(_held_in(tx, subject), f"{subject.label} {running}: {_states_of(rows)}.", first.answer),
+        subject.answer(_held_in(tx, subject), f"{subject.label} {running}: {states_of(rows)}.", first.answer),
         waits_for=tuple(_awaited(task, row, date) for task, row in left),
     ).remarking(*first.remarks)
 
@@ -272,7 +260,7 @@ def _held_in(tx: Tx, subject: Subject) -> Held:
     case = subject.case
     if case.job.dag is None:
         return Held.RUNNING
-    return Held.BLOCKED if subject.ti.id in read_standing(tx, case.job, case.settings).blocked else Held.RUNNING
+    return Held.BLOCKED if subject.ti.id in case.standing(tx).blocked else Held.RUNNING
 
 
 def _awaited(task: JobTask, row: TaskInstanceDetail, date: RunDateRow) -> AwaitedTask:

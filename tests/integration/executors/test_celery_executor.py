@@ -228,8 +228,30 @@ def test_another_process_of_the_job_adopts_what_waits_in_any_queue(executor: Cel
     executor.queue_task_instances(attempts)
     executor.end()
     with started(broker_url) as successor:
-        adopted = successor.adopt([*(attempt.attempt for attempt in attempts), queued().attempt])
+        adopted = successor.adopt([*attempts, queued()])
     assert adopted == set(ids(attempts))
+
+
+def test_what_was_adopted_is_sent_again_when_the_broker_was_emptied(
+    executor: CeleryExecutor, broker_url: str, server: redis.Redis
+) -> None:
+    attempts = [queued(number=1), queued(number=2, queue="heavy")]
+    executor.queue_task_instances(attempts)
+    executor.end()
+    with started(broker_url) as successor:
+        successor.adopt(attempts)
+        server.flushall()
+        assert successor.wait(30)
+        successor.catch_up()
+        assert waiting_ids(server) == ids(attempts[:1])
+        assert successor.holds(ids(attempts)) == set(ids(attempts))
+
+
+def test_what_is_adopted_and_does_not_wait_is_not_held(executor: CeleryExecutor) -> None:
+    """So it is taken for an orphan at once (S8.5), and not for something that was sent just now."""
+    stranger = queued()
+    executor.adopt([stranger])
+    assert executor.holds(ids([stranger])) == set()
 
 
 def test_an_attempt_whose_message_a_worker_just_took_is_held(executor: CeleryExecutor, server: redis.Redis) -> None:

@@ -123,7 +123,7 @@ def test_the_successor_of_a_coordinator_adopts_what_waits_outside_of_it(stage: S
         stage.executor.queue_task_instances([waiting])
     stage.executor.end()
     stage.executor = stage.another_executor()
-    adopted = stage.executor.adopt([waiting.attempt, stranger.attempt])
+    adopted = stage.executor.adopt([waiting, stranger])
     assert adopted == (ids(waiting) if stage.name == "celery" else set())
     assert stage.executor.adopt([]) == set()
 

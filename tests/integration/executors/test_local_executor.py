@@ -151,7 +151,7 @@ def test_an_attempt_is_held_while_it_waits_and_while_it_runs(bench: Bench) -> No
     bench.wait_for(attempts[0], TaskInstanceState.RUNNING)
     bench.wait_for(attempts[1], TaskInstanceState.RUNNING)
     assert bench.executor.holds([*ids(attempts), "another"]) == set(ids(attempts))
-    assert bench.executor.adopt([attempt.attempt for attempt in attempts]) == set(ids(attempts))
+    assert bench.executor.adopt(attempts) == set(ids(attempts))
 
 
 def test_a_revoked_attempt_is_not_started(bench: Bench) -> None:

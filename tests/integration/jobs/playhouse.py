@@ -16,7 +16,7 @@ from backfill.jobs import BackfillJob
 from backfill.jobs.request import BackfillRequest
 from backfill.jobs.task_status import DagRunTaskStatus, TaskInstance
 from backfill.keys import backfill_run_id
-from backfill.messages import Attempt, DagSource, ExecutorEvent
+from backfill.messages import DagSource, ExecutorEvent
 from backfill.models import dag_run, job, job_run_date, task_instance
 from backfill.operators import PythonOperator
 from backfill.states import TaskInstanceState
@@ -59,7 +59,7 @@ class SilentExecutor(BaseExecutor):
     def __init__(self) -> None:
         super().__init__()
         self.taken: list[QueuedAttempt] = []
-        self.adopted: list[Attempt] = []
+        self.adopted: list[QueuedAttempt] = []
         self.held: set[str] = set()
         self.refuses: Callable[[QueuedAttempt], Unsent | None] = lambda queued: None
 
@@ -72,9 +72,9 @@ class SilentExecutor(BaseExecutor):
     def holds(self, attempt_ids: Iterable[str]) -> set[str]:
         return self.held & set(attempt_ids)
 
-    def adopt(self, attempts: Sequence[Attempt]) -> set[str]:
+    def adopt(self, attempts: Sequence[QueuedAttempt]) -> set[str]:
         self.adopted += attempts
-        return self.held & {attempt.attempt_id for attempt in attempts}
+        return self.held & {each.attempt.attempt_id for each in attempts}
 
     def revoke(self, attempt_ids: Iterable[str]) -> None:
         self.held -= set(attempt_ids)

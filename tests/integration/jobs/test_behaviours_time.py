@@ -1,15 +1,18 @@
 """Tries, timeouts and edits by hand, through the loop (S0.1, S6, S9.3)."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from playhouse import dag_of
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from backfill import DAG
+from backfill.jobs import settling
 from backfill.models import task_instance
 from backfill.operators import PythonOperator
 from backfill.states import TaskInstanceState
+from backfill.store.clearing import clear_task_instances
 
 FAILS = {"*": "failed"}
 RETRIES = {"a": {"retries": 2}}
@@ -191,3 +194,36 @@ def test_late_word_of_an_attempt_that_was_cleared_by_hand_changes_nothing(house,
     at_work.report(ti, TaskInstanceState(found), attempt_id=str(ti.facts.attempt_id))
     pump(at_work)
     assert house.rows("state", "try_number") == [("queued", 2)]
+
+
+def test_what_is_cleared_while_its_run_ends_is_not_forgotten_in_a_finished_run(house, monkeypatch, wait_until):
+    """The clear comes just between the last look at the rows and the commit of the run's end."""
+    at_work = house.at_work(dag_of("a"))
+    pump(at_work)
+    settle(at_work, "a", "success")
+    pump(at_work)
+    clearing = ThreadPoolExecutor(1)
+    write_outcomes = settling.write_outcomes
+
+    def clear():
+        with house.engine.begin() as tx:
+            return clear_task_instances(tx, [house.run_row().id], {"a": 0})
+
+    def write_while_somebody_clears(outcomes, tx, *, seen):
+        cleared = clearing.submit(clear)
+        wait_until(lambda: cleared.done() or waits_for_a_lock(house.engine), "the clear is done, or waits")
+        return write_outcomes(outcomes, tx, seen=seen)
+
+    monkeypatch.setattr(settling, "write_outcomes", write_while_somebody_clears)
+    pump(at_work)
+    clearing.shutdown()
+    assert house.states() == {"a1": "none"}
+    assert house.runs() == {1: "queued"}
+
+
+def waits_for_a_lock(engine):
+    query = (
+        "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')"
+    )
+    with engine.connect() as tx:
+        return tx.execute(text(query)).scalar_one()

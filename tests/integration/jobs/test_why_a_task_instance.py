@@ -228,7 +228,7 @@ def test_a_date_that_is_not_admitted_tells_its_place_and_whose_runs_are_in_the_w
     ask = Interview(house, work.job.id, dag)
     assert len(first) == 1
     answer = ask.about("a", 4)
-    assert answer.answer == "a of 2024-01-04 has no run yet: its date is not admitted, and 1 date goes before it."
+    assert answer.answer == "a of 2024-01-04 has not begun: its date is not admitted, and 1 date goes before it."
     whose = f"1 of job {work.job.id - 1} and 1 of this job"
     (remark,) = answer.remarks
     assert remark == f"max_active_runs of 2 has no room: the runs of 2024-01-01 and 2024-01-02 are running ({whose})."

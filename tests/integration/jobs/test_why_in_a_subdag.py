@@ -161,7 +161,7 @@ def test_a_run_from_before_the_job_is_not_taken_for_one_that_has_begun(house):
 def test_a_date_that_is_not_admitted_is_told_for_tasks_of_subdags_too(house):
     _, ask = admitted(house, around("x"), 2, max_active_runs=1)
     answer = ask.about("s.x", 2)
-    assert answer.answer == "s.x of 2024-01-02 has no run yet: its date is not admitted, and it is the next."
+    assert answer.answer == "s.x of 2024-01-02 has not begun: its date is not admitted, and it is the next."
     assert (answer.held_by, answer.dag_id) == (Held.NOT_ADMITTED, "d.s")
 
 

@@ -5,10 +5,11 @@ from contextlib import contextmanager
 
 import pytest
 from playhouse import FIRST, dag_of
-from sqlalchemy import text
+from sqlalchemy import event as sqlalchemy_event, text
 
 from backfill.keys import TaskInstanceKey
 from backfill.store import pools
+from backfill.store.task_instances import select_facts
 from backfill.telemetry import Progress, RunAdmitted, RunSettled, TaskInstanceEnded
 from backfill.testing.script import Script, ScriptedExecutor
 
@@ -33,6 +34,38 @@ def small_portions(monkeypatch):
     """Let one round of the loop do no more than two task instances' worth of anything."""
     for module in ("admission", "base_job", "dispatch", "reconcile"):
         monkeypatch.setattr(f"backfill.jobs.{module}.PORTION", 2)
+
+
+@pytest.mark.parametrize(("end", "next_one"), [("success", 1), ("failed", 0)])
+def test_the_next_date_comes_in_with_the_end_of_a_run_unless_a_failure_stops_the_job(house, end, next_one):
+    at_work = house.at_work(dag_of("a", max_active_runs=1), days=2)
+    step(at_work)
+    sent = []
+    sqlalchemy_event.listen(house.engine, "commit", lambda _: sent.append("commit"))
+    house.set_rows(at_work.running("a").facts.id, state=end, try_open=False)
+    at_work.job._update_counters(at_work.ti_status)
+    before = len(sent)
+    assert at_work.job._settle_runs(at_work.ti_status, None)
+    assert [run.logical_date.day for run in at_work.ti_status.active_runs.values()] == [2] * next_one
+    assert len(sent) == before + 1
+    assert len(at_work.dates()) == 1 - next_one
+
+
+def test_an_end_that_dispatch_counted_before_it_was_heard_of_brings_no_second_look(house):
+    at_work = house.at_work(dag_of("a", "b", "c", "d", max_active_tasks=2), days=1)
+    course = at_work.job.course
+    step(at_work)
+    unheard, running = sorted(at_work.ti_status.running.values(), key=lambda ti: ti.facts.id)
+    house.set_rows(unheard.facts.id, state="success", try_open=False)
+    course.rhythm.dispatch.end()
+    at_work.process()
+    assert at_work.executor.order() == ["a1", "b1", "c1"]
+    for ti, looks in ((unheard, False), (running, True)):
+        house.set_rows(ti.facts.id, state="success", try_open=False)
+        at_work.job._observe(
+            at_work.ti_status, at_work.workplace.read(lambda tx, ti=ti: select_facts(tx, [ti.facts.id]))
+        )
+        assert at_work.job._dispatcher.worth_a_look() is looks
 
 
 # -- portions -----------------------------------------------------------------------------------------------------------

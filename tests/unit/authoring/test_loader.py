@@ -251,6 +251,12 @@ def test_an_unknown_id_tells_of_a_file_that_cannot_be_loaded(tmp_path: Path) -> 
         find_dag("x", tmp_path)
 
 
+def test_an_unknown_id_tells_of_the_file_of_that_name_first(tmp_path: Path) -> None:
+    write(tmp_path, a="from backfill import DAG\n1 / 0\n", broken="from backfill import DAG\nimport nothing_like_it\n")
+    with pytest.raises(DagNotFound, match=r"broken.py, line 2 cannot be loaded: .* \(1 more cannot be loaded either;"):
+        find_dag("broken", tmp_path)
+
+
 def test_subdags_are_found_by_their_id_and_do_not_make_a_path_ambiguous(tmp_path: Path) -> None:
     write(
         tmp_path,

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from benchmarks.__main__ import take
+from benchmarks.__main__ import main, take
 from benchmarks.measurement import Mode, load_all
 from benchmarks.measures import MEASURES, airflow
 
@@ -52,6 +52,19 @@ def test_a_measure_that_takes_too_long_is_given_up_and_keeps_the_last_result(tmp
     assert not take(Nowhere(), never, Mode.FULL, tmp_path)
     assert "it took longer than its limit of 0.05 s" in capsys.readouterr().err
     assert load_all(tmp_path, Mode.FULL) == {}
+
+
+def test_a_folder_for_homes_that_does_not_exist_is_one_sentence(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("BENCH_FOLDER", str(tmp_path / "nowhere"))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--only", "idle", "--page", str(tmp_path / "page.md")])
+    assert main() == 2
+    told = capsys.readouterr().err
+    assert (
+        told
+        == f"Error: BENCH_FOLDER names '{tmp_path / 'nowhere'}', which is no folder: make it, or name another one.\n"
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_of_the_benchmark_itself_is_not_hidden(tmp_path):

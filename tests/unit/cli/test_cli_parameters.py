@@ -8,7 +8,17 @@ from typing import Any
 import click
 import pytest
 
-from backfill.cli.parameters import CONF, DATE, FAILURES, REGEX, WordParameter
+from backfill.cli.parameters import (
+    CONF,
+    COUNT,
+    DATE,
+    FAILURES,
+    POOL,
+    PROCESSES,
+    REGEX,
+    SECONDS,
+    WordParameter,
+)
 from backfill.states import Reprocess
 
 
@@ -78,7 +88,31 @@ def test_failures_of_another_kind_are_refused(text: str) -> None:
 
 def test_a_regular_expression_must_compile() -> None:
     assert converted(REGEX, "^load_.*") == "^load_.*"
-    assert "'load_(' is no regular expression" in refusal(REGEX, "load_(")
+    assert refusal(REGEX, "load_(") == (
+        "'load_(' is no regular expression: missing ), unterminated subpattern at position 5; correct it, or quote it for the shell."
+    )
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "", "1.5", "1000000001"])
+def test_a_count_of_another_kind_is_refused_with_what_it_may_be(text: str) -> None:
+    assert refusal(COUNT, text) == f"{text!r} is no whole number from 1 to 1000000000; write one that is."
+
+
+@pytest.mark.parametrize("text", ["-1", "x", "1.5"])
+def test_processes_are_none_or_more(text: str) -> None:
+    assert converted(PROCESSES, "0") == 0
+    assert refusal(PROCESSES, text) == f"{text!r} is no whole number from 0; write one that is."
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "86401", "inf", "nan", "x", ""])
+def test_seconds_of_another_kind_are_refused_with_what_they_may_be(text: str) -> None:
+    assert refusal(SECONDS, text) == f"{text!r} is no number of seconds above 0 and up to 86400; write one such as 0.5."
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_name_of_a_pool_does_not_mean_the_pools_of_the_tasks(text: str) -> None:
+    assert converted(POOL, "etl") == "etl"
+    assert refusal(POOL, text) == f"{text!r} is no name of a pool; name one that `backfill pools list` shows."
 
 
 def test_the_words_of_an_enum_are_taken_not_the_names_of_its_members() -> None:

@@ -65,6 +65,8 @@ class FakeRuntime:
     requests: list[BackfillRequest] = field(default_factory=list)
     submitted: list[bool] = field(default_factory=list)
     workers: list[int | None] = field(default_factory=list)
+    #: Processes of the worker that got ready meanwhile.
+    standbys: list[int | None] = field(default_factory=list)
     driven: list[tuple[int, bool]] = field(default_factory=list)
     #: Whether a living process holds the job, which was paused.
     held: bool = False
@@ -136,6 +138,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeRuntime:
     loaded = LoadedDag(dag, tmp_path / "sales.py", "0" * 64)
     monkeypatch.setattr(run_module, "open_runtime", open_runtime)
     monkeypatch.setattr(run_module, "find_target", lambda *_: loaded)
+    monkeypatch.setattr(run_module, "standby_worker", lambda _settings, count: nullcontext(fake.standbys.append(count)))
     return fake
 
 
@@ -228,9 +231,9 @@ def test_without_a_date_no_dag_is_loaded(runtime: FakeRuntime, monkeypatch: pyte
         ([*RANGE, "-t", "load_("], "'load_(' is no regular expression"),
         ([*RANGE, "-l", "--executor", "celery"], "-l means --executor local, but --executor celery is given; leave one of them out."),
         ([*RANGE, "--executor", "dask"], "'dask' is not one of 'celery', 'local'"),
-        ([*RANGE, "--max-active-runs", "0"], "0 is not in the range 1<=x<=1000000000"),
+        ([*RANGE, "--max-active-runs", "0"], "'0' is no whole number from 1 to 1000000000; write one that is."),
         ([*RANGE, "--max-failures", "0"], "'0' is no number from 1"),
-        ([*RANGE, "--delay-on-limit", "0"], "0.0 is not in the range 0<x<=86400"),
+        ([*RANGE, "--delay-on-limit", "0"], "'0' is no number of seconds above 0 and up to 86400; write one such as 0.5."),
         ([*RANGE, "--reprocess", "all"], "'all' is not one of 'none', 'failed', 'completed'"),
         ([*RANGE, "-S", "/nowhere"], "'/nowhere' does not exist"),
         ([*RANGE, "--reset-dagrun"], "No such option '--reset-dagrun'"),
@@ -362,7 +365,7 @@ def test_with_the_embedded_broker_workers_are_started(
     runtime: FakeRuntime, arguments: list[str], count: int | None
 ) -> None:
     request_of(runtime, *arguments)
-    assert runtime.workers == [count]
+    assert runtime.workers == runtime.standbys == [count]
 
 
 @pytest.mark.parametrize(("arguments", "count"), [([], 0), (["--workers", "3"], 3)])
@@ -371,7 +374,12 @@ def test_with_a_broker_of_others_workers_are_started_on_demand_only(
 ) -> None:
     monkeypatch.setenv("BACKFILL__CELERY__BROKER_URL", "redis://broker.example.org/0")
     request_of(runtime, *arguments)
-    assert runtime.workers == [count]
+    assert runtime.workers == runtime.standbys == [count]
+
+
+def test_no_worker_gets_ready_for_a_job_that_goes_to_none(runtime: FakeRuntime) -> None:
+    request_of(runtime, "-l")
+    assert runtime.standbys == [0]
 
 
 def test_workers_that_no_task_needs_are_said_to_start_nothing(runtime: FakeRuntime) -> None:

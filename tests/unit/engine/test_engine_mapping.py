@@ -46,6 +46,18 @@ def test_a_literal_mapping_is_expanded_from_the_start() -> None:
     assert bench.ready() == ["z"]
 
 
+def test_a_run_whose_expansion_is_not_whole_has_it_asked_for_again_and_shows_nothing_of_it() -> None:
+    bench = Bench(over_source(), runs=0)
+    bench.admit(0, states={"source": "success"}, more=[("m", 1), ("m", 2)])
+    assert bench.window.counts().total == len(bench.graph.task_ids)
+    assert bench.decisions().expand == [(100, "m")]
+    assert bench.window.take_in([bench.make_row(0, "m", 3)]) == []
+    assert bench.window.awaits_rows(100, "m")
+    assert bench.ready() == []
+    bench.expand("m", 4)
+    assert bench.ready() == ["m[0]", "m[1]", "m[2]", "m[3]"]
+
+
 def test_a_literal_mapping_of_length_0_is_skipped_when_its_rule_lets_it_run() -> None:
     with dag() as it:
         python("a") >> mapped("m", []) >> python("z", trigger_rule="all_skipped")

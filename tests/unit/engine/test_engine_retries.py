@@ -8,22 +8,18 @@ from typing import Any
 
 import pytest
 
+from backfill.dag import DAG
 from backfill.engine.retries import is_eligible, retry_delay
+from backfill.operators import EmptyOperator
 
 DATE = datetime(2024, 1, 1, tzinfo=UTC)
 
 
-def delay(**changes: Any) -> timedelta:
-    arguments: dict[str, Any] = {
-        "retry_delay": timedelta(seconds=300),
-        "exponential_backoff": True,
-        "max_retry_delay": None,
-        "dag_id": "d",
-        "task_id": "t",
-        "logical_date": DATE,
-        "try_number": 1,
-    }
-    return retry_delay(**arguments | changes)
+def delay(*, logical_date: datetime = DATE, try_number: int = 1, **arguments: Any) -> timedelta:
+    """Return the delay of the task `t` of the DAG `d`, made with `arguments`."""
+    with DAG("d", schedule=None):
+        task = EmptyOperator(task_id="t", **{"retry_exponential_backoff": True} | arguments)
+    return retry_delay(task, logical_date, try_number)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +42,7 @@ def test_a_task_with_retries_gets_one_try_more_than_these(
 
 
 def test_without_backoff_the_delay_is_the_same_each_time() -> None:
-    assert delay(exponential_backoff=False, try_number=7, max_retry_delay=timedelta(1)) == timedelta(seconds=300)
+    assert delay(retry_exponential_backoff=False, try_number=7, max_retry_delay=timedelta(1)) == timedelta(seconds=300)
 
 
 @pytest.mark.parametrize(("try_number", "base"), [(1, 300), (2, 600), (5, 4800)])

@@ -1,6 +1,7 @@
 import os
 import signal
 import threading
+from dataclasses import replace
 from uuid import uuid4
 
 from backfill.executors import Mailbox
@@ -132,6 +133,21 @@ def test_events_gather_until_there_are_enough() -> None:
         mailbox.put(event)
     mailbox.gather(3600, enough=5)
     assert mailbox.drain() == events
+
+
+def test_attempts_that_began_are_not_what_is_gathered() -> None:
+    mailbox = Mailbox()
+    for n in range(5):
+        mailbox.put(replace(an_event(n), state=TaskInstanceState.RUNNING))
+    waker = threading.Thread(target=lambda: mailbox.put(*(an_event(n) for n in range(2))))
+    waker.start()
+    mailbox.gather(3600, enough=2)
+    waker.join()
+    assert len(mailbox.drain()) == 7
+    mailbox.put(an_event())
+    mailbox.put(an_event())
+    mailbox.gather(3600, enough=2)
+    assert len(mailbox.drain()) == 2
 
 
 def test_a_wake_ends_the_gathering_and_still_counts_afterwards() -> None:

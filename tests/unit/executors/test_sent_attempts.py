@@ -109,3 +109,23 @@ def test_a_message_that_is_sent_again_in_other_company_is_outstanding_once() -> 
     assert sent.outstanding("backfill") == 3
     sent.forget(queued.attempt.attempt_id for queued in attempts)
     assert sent.outstanding("backfill") == 0
+
+
+def test_what_is_adopted_is_remembered_and_not_taken_for_fresh() -> None:
+    sent, queued = SentAttempts(), a_queued_attempt()
+    sent.adopt([queued])
+    assert sent.not_started() == [queued]
+    assert sent.running_or_fresh(SECOND * 10**6) == set()
+    assert sent.outstanding("backfill") == 1
+    sent.note(reported(queued, TaskInstanceState.SUCCESS))
+    assert sent.not_started() == []
+    assert sent.outstanding("backfill") == 0
+
+
+def test_adoption_changes_nothing_about_what_is_known() -> None:
+    sent, queued = SentAttempts(), a_queued_attempt()
+    sent.add([[queued]])
+    sent.note(reported(queued, TaskInstanceState.RUNNING))
+    sent.adopt([queued])
+    assert sent.not_started() == []
+    assert sent.outstanding("backfill") == 1

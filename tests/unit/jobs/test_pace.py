@@ -100,6 +100,15 @@ def test_what_others_hold_back_is_looked_at_again_after_the_delay_or_at_once_whe
     assert not hold
 
 
+def test_ends_that_dispatch_had_counted_as_free_bring_no_other_look():
+    rhythm = Rhythm(sweep_every=5, look_every=1, clock=Clock())
+    rhythm.hold_until_others_move(rhythm.dispatch)
+    rhythm.hold_until_others_move(rhythm.admission)
+    rhythm.something_ended(frees_places=False)
+    assert rhythm.dispatch
+    assert not rhythm.admission
+
+
 def test_a_look_that_came_due_while_the_round_went_on_is_not_missed():
     clock = Clock()
     rhythm = Rhythm(sweep_every=5, look_every=1, clock=clock)

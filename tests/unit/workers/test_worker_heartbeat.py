@@ -300,3 +300,18 @@ def test_the_thread_looks_when_it_is_asked_to_and_as_often_as_it_wants(
     wait_until(lambda: len(looks) == 3, "the thread has looked")
     heartbeat.end()
     assert looks == [1000.0] * 3
+
+
+def test_the_thread_goes_on_when_there_is_memory_again(database: Database, wait_until: WaitUntil) -> None:
+    ticks: list[int] = []
+
+    def tick() -> bool:
+        ticks.append(1)
+        if len(ticks) < 3:
+            raise MemoryError
+        return True
+
+    beating = Heartbeat(database.renew, interval=SECOND / 100, timeout=60 * SECOND, switch=Switch(), tick=tick)
+    beating.add([Watch("a", 900.0)])
+    wait_until(lambda: database.renewed, "the heartbeat is renewed")
+    beating.end()

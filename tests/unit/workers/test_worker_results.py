@@ -91,11 +91,12 @@ def test_a_task_leaves_no_trace_in_its_process(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("KEPT", "1")
     monkeypatch.setenv("REMOVED", "1")
     folder, environment = Path.cwd(), dict(os.environ)
-    with Surroundings() as surroundings, surroundings.own():
+    with Surroundings() as surroundings:
         os.environ["KEPT"] = "2"
         os.environ["ADDED"] = "3"
         del os.environ["REMOVED"]
         os.chdir(tmp_path)
+        surroundings.restore()
     assert (Path.cwd(), dict(os.environ)) == (folder, environment)
 
 
@@ -103,9 +104,10 @@ def test_a_folder_that_is_gone_is_left(tmp_path: Path) -> None:
     folder = Path.cwd()
     gone = tmp_path / "gone"
     gone.mkdir()
-    with Surroundings() as surroundings, surroundings.own():
+    with Surroundings() as surroundings:
         os.chdir(gone)
         gone.rmdir()
+        surroundings.restore()
     assert Path.cwd() == folder
 
 
@@ -114,9 +116,9 @@ def test_a_task_finds_what_is_told_about_it_and_nothing_of_others(monkeypatch: p
     before = dict(os.environ)
     with Surroundings() as surroundings:
         for task_id in ("first", "second"):
-            with surroundings.own():
-                surroundings.tell({"ABOUT_DAG": "sales", "ABOUT_TASK": task_id})
-                assert (os.environ["ABOUT_DAG"], os.environ["ABOUT_TASK"]) == ("sales", task_id)
-                assert "LEFT" not in os.environ
-                os.environ["LEFT"] = os.environ["ABOUT_DAG"] = "changed"
+            surroundings.tell({"ABOUT_DAG": "sales", "ABOUT_TASK": task_id})
+            assert (os.environ["ABOUT_DAG"], os.environ["ABOUT_TASK"]) == ("sales", task_id)
+            assert "LEFT" not in os.environ
+            os.environ["LEFT"] = os.environ["ABOUT_DAG"] = "changed"
+            surroundings.restore()
     assert dict(os.environ) == before
