@@ -269,6 +269,11 @@ def _literally_mapped(dice: Dice, template: runs.TaskTemplate) -> list[runs.Task
     return [template._replace(map_index=index, dynamic=False) for index in range(dice.randint(1, 4))]
 
 
+@asked_with(runs._LOCK)
+def _lock_runs(dice: Dice, t: Tables) -> Parameters:
+    return {"dag_run_ids": [*_run_ids(dice, t), _GONE]}
+
+
 @asked_with(runs._COUNT_RUNNING)
 def _count_running(dice: Dice, t: Tables) -> Parameters:
     return {"dag_id": dice.choice(DAGS), "job_id": dice.or_none(_job_id(dice, t))}
@@ -277,10 +282,9 @@ def _count_running(dice: Dice, t: Tables) -> Parameters:
 @asked_with(runs._FINISH)
 def _finish_runs(dice: Dice, t: Tables) -> Parameters:
     run_ids = [*_run_ids(dice, t), _GONE]
-    return {
-        "dag_run_ids": run_ids,
-        "states": [dice.choice(["success", "failed", "failed", "running"]) for _ in run_ids],
-    }
+    states = [dice.choice(["success", "failed", "failed", "running"]) for _ in run_ids]
+    seen = [(ti.id, ti.state if not dice.rarely() else "none") for ti in _tis(dice, t)[:3]]
+    return {"dag_run_ids": run_ids, "states": states, **_columns(seen, "ti_ids", "ti_states")}
 
 
 @asked_with(previous._SELECT_PREVIOUS)
@@ -299,6 +303,11 @@ def _lock(dice: Dice, t: Tables) -> Parameters:
     return {"dag_ids": sorted(dice.some(sorted(t.dag) if dice.often() else DAGS)), "pools": sorted(dice.some(POOLS))}
 
 
+@asked_with(leases._FENCE_AND_LOCK)
+def _fence_and_lock(dice: Dice, t: Tables) -> Parameters:
+    return {**_held_lease(dice, t), **_lock(dice, t)}
+
+
 @asked_with(task_instances._SELECT_OCCUPANCY)
 def _occupancy(dice: Dice, t: Tables) -> Parameters:
     some = {"dag_ids": dice.some(DAGS)[:1], "pools": dice.some(POOLS)[:1]}
@@ -308,8 +317,15 @@ def _occupancy(dice: Dice, t: Tables) -> Parameters:
 @asked_with(task_instances._QUEUE)
 def _queue(dice: Dice, t: Tables) -> Parameters:
     tis = dice.sample(_in_order(t.ti), len(t.ti))
-    given = [(ti.id, dice.attempt_id(), dice.choice(POOLS), dice.choice(["celery", "local"])) for ti in tis]
-    return {"job_id": 1 if dice.often() else 2, **_columns(given, "ti_ids", "attempt_ids", "pools", "executors")}
+    wanted, waiting = tis[len(tis) // 4 :], tis[: len(tis) // 4]
+    given = [(ti.id, dice.attempt_id(), dice.choice(POOLS), dice.choice(["celery", "local"])) for ti in wanted]
+    columns = _columns(given, "ti_ids", "attempt_ids", "pools", "executors")
+    return {"job_id": 1 if dice.often() else 2, **columns, "waiting": [ti.id for ti in waiting]}
+
+
+@asked_with(task_instances._SCHEDULE)
+def _schedule(dice: Dice, t: Tables) -> Parameters:
+    return {"waiting": _some_task_instances(dice, t)["ti_ids"]}
 
 
 @asked_with(task_instances._SETTLE)
@@ -448,6 +464,11 @@ def _expand(dice: Dice, t: Tables) -> Parameters:
     template = runs.TaskTemplate("each", -1, 2, "narrow", 1, "other", "celery", "BashOperator", 2, dynamic=True)
     expanded = sorted({ti.dag_run_id for ti in t.ti.values() if ti.task_id == "each"}) or sorted(t.run)
     return {**template._asdict(), "dag_run_id": dice.choice(expanded), "length": dice.choice([0, 0, 1, 2, 3, 4])}
+
+
+@asked_with(mapping._GROW)
+def _grow(dice: Dice, t: Tables) -> Parameters:
+    return {**_expand(dice, t), "at_once": dice.randint(1, 2)}
 
 
 @asked_with(mapping._SELECT_EXPANDED)

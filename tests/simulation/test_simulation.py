@@ -25,7 +25,7 @@ from players import Death, Worker
 from scripts import OUTCOMES, SHAPES, Script
 from world import World, faultless
 
-from backfill.states import FINISHED, JobState
+from backfill.states import FINISHED, IDLE, JobState
 
 #: Coordinators that are alive at the same time, and in all.
 _AT_ONCE, _IN_ALL = 2, 8
@@ -308,6 +308,18 @@ class HandledByOperators(Disturbed):
     @precondition(lambda self: self.here.tables.ti)
     def a_state_is_set_by_hand(self, which: int, state: str) -> None:
         self.here.set_by_hand(self._ti(which), state)
+
+    @step(who=_ANY, turns=st.integers(1, 6), which=_ANY, then=st.integers(1, 6))
+    @precondition(lambda self: self.here.live_coordinators())
+    def a_state_is_set_by_hand_within_a_round(self, who: int, turns: int, which: int, then: int) -> None:
+        """Several steps at once: only what is set between a coordinator's look and its write shows whether that is guarded."""
+        coordinator = self._coordinator(who)
+        self.here.go_well()
+        coordinator.turns.go_on(turns)
+        idle = [ti for ti in self.here.tables.ti.values() if ti.state in IDLE]
+        if idle:
+            self.here.set_by_hand(idle[which % len(idle)], "success")
+        coordinator.turns.go_on(then)
 
     @step(which=_ANY, heard=st.booleans(), rarely=st.integers(0, 2))
     def a_job_is_cancelled(self, which: int, heard: bool, rarely: int) -> None:
