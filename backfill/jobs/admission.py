@@ -288,7 +288,7 @@ class Admission:
         if not opened:
             return OpenedRuns()
         ids = [run.id for run in opened]
-        found = runs.align_task_instances(tx, ids, self._templates, other_tasks=self._not_chosen)
+        found = runs.align_task_instances(tx, ids, self._templates, is_subset=bool(self._not_chosen))
         rows: dict[int, list[TaskInstanceFacts]] = defaultdict(list)
         for row in task_instances.select_facts_of_runs(tx, ids) if found is None else found:
             rows[row.dag_run_id].append(row)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -117,7 +117,7 @@ _ALIGN_EXISTING = statement(
         from task_instance ti
         left join template
             on template.task_id = ti.task_id and (template.map_index = ti.map_index or (template.dynamic and ti.map_index >= 0))
-        where ti.dag_run_id = any(cast(:dag_run_ids as bigint[])) and ti.task_id <> all(cast(:other_tasks as text[]))
+        where ti.dag_run_id = any(cast(:dag_run_ids as bigint[])) and (not :is_subset or ti.task_id = any(cast(:task_ids as text[])))
           and case
               when template.task_id is null then ti.state <> 'removed' and ti.state not in $in_flight
               when ti.state = 'removed' then template.map_index = ti.map_index and not (template.dynamic and exists (
@@ -181,7 +181,7 @@ _CREATE_MISSING = statement(
 
 
 def align_task_instances(
-    tx: Tx, dag_run_ids: Sequence[int], templates: Sequence[TaskTemplate], *, other_tasks: Collection[str] = ()
+    tx: Tx, dag_run_ids: Sequence[int], templates: Sequence[TaskTemplate], *, is_subset: bool = False
 ) -> list[TaskInstanceFacts] | None:
     """Bring the task instances of runs in line with the DAG (S2.12), in one statement for any number of new runs.
 
@@ -189,14 +189,15 @@ def align_task_instances(
 
     Missing rows are created (S3.1), `removed` ones that `templates` have again are back in `none` (S3.21), others that they lack
     become `removed` unless in flight (S3.20), and idle ones take over pool, slots, queue, executor, operator and weight. Expanded
-    rows of a `dynamic` template stay as they are. `other_tasks` are the tasks of the DAG that were not chosen: left alone.
+    rows of a `dynamic` template stay as they are. If `templates` are of a subset of the tasks all others are left alone (S13.6), also
+    those that are gone from the DAG.
     """
     if not dag_run_ids:
         return []
     parameters = {
         **_template_arrays(templates),
         "dag_run_ids": list(dag_run_ids),
-        "other_tasks": list(other_tasks),
+        "is_subset": is_subset,
     }
     created = fetch(tx.execute(_CREATE_MISSING, parameters))
     if created and not created[0][-1]:

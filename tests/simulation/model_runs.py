@@ -98,12 +98,10 @@ def _match(ti: Row, wanted: Iterable[TaskTemplate]) -> TaskTemplate | None:
 
 
 @answers(runs._ALIGN_EXISTING)
-def align_existing(
-    t: Tables, now: datetime, *, dag_run_ids: Sequence[int], other_tasks: Sequence[str], **given: Any
-) -> list[Any]:
+def align_existing(t: Tables, now: datetime, *, dag_run_ids: Sequence[int], is_subset: bool, **given: Any) -> list[Any]:
     wanted = templates(given)
     for ti in t.tis_of(dag_run_ids):
-        if ti.task_id in other_tasks:
+        if is_subset and ti.task_id not in given["task_ids"]:
             continue
         template = _match(ti, wanted)
         if template is None:
@@ -123,9 +121,7 @@ def align_existing(
 
 
 @answers(runs._CREATE_MISSING)
-def create_missing(
-    t: Tables, now: datetime, *, dag_run_ids: Sequence[int], other_tasks: Sequence[str], **given: Any
-) -> list[Any]:
+def create_missing(t: Tables, now: datetime, *, dag_run_ids: Sequence[int], is_subset: bool, **given: Any) -> list[Any]:
     are_not_all = any(t.tis_of([run_id]) for run_id in dag_run_ids)
     missing = [
         (t.run[run_id], template)

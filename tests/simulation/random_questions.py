@@ -265,11 +265,10 @@ def _templates(dice: Dice, t: Tables) -> Parameters:
     ]
     if dice.often():
         wanted = [each for template in wanted for each in _literally_mapped(dice, template)]
-    other = [task_id for task_id in TASKS if task_id not in {each.task_id for each in wanted}]
     return {
         **runs._template_arrays(wanted),
         "dag_run_ids": _run_ids(dice, t),
-        "other_tasks": dice.some(["none", *other]),
+        "is_subset": dice.often(),
     }
 
 
@@ -277,6 +276,11 @@ def _literally_mapped(dice: Dice, template: runs.TaskTemplate) -> list[runs.Task
     if template.task_id != "each" or dice.often():
         return [template]
     return [template._replace(map_index=index, dynamic=False) for index in range(dice.randint(1, 4))]
+
+
+@asked_with(runs._LOCK)
+def _lock_runs(dice: Dice, t: Tables) -> Parameters:
+    return {"dag_run_ids": [*_run_ids(dice, t), _GONE]}
 
 
 @asked_with(runs._COUNT_RUNNING)
@@ -292,15 +296,9 @@ def _lock_runs(dice: Dice, t: Tables) -> Parameters:
 @asked_with(runs._FINISH)
 def _finish_runs(dice: Dice, t: Tables) -> Parameters:
     run_ids = [*_run_ids(dice, t), _GONE]
-    return {
-        "dag_run_ids": run_ids,
-        "states": [dice.choice(["success", "failed", "failed", "running"]) for _ in run_ids],
-        **_columns(
-            [(ti.id, ti.state if dice.often() else "success") for ti in _tis(dice, t)] + [(_GONE, "none")],
-            "ti_ids",
-            "ti_states",
-        ),
-    }
+    states = [dice.choice(["success", "failed", "failed", "running"]) for _ in run_ids]
+    seen = [(ti.id, ti.state if not dice.rarely() else "none") for ti in _tis(dice, t)[:3]]
+    return {"dag_run_ids": run_ids, "states": states, **_columns(seen, "ti_ids", "ti_states")}
 
 
 @asked_with(previous._SELECT_PREVIOUS)
@@ -319,6 +317,11 @@ def _lock(dice: Dice, t: Tables) -> Parameters:
     return {"dag_ids": sorted(dice.some(sorted(t.dag) if dice.often() else DAGS)), "pools": sorted(dice.some(POOLS))}
 
 
+@asked_with(leases._FENCE_AND_LOCK)
+def _fence_and_lock(dice: Dice, t: Tables) -> Parameters:
+    return {**_held_lease(dice, t), **_lock(dice, t)}
+
+
 @asked_with(task_instances._SELECT_OCCUPANCY)
 def _occupancy(dice: Dice, t: Tables) -> Parameters:
     some = {"dag_ids": dice.some(DAGS)[:1], "pools": dice.some(POOLS)[:1]}
@@ -328,12 +331,10 @@ def _occupancy(dice: Dice, t: Tables) -> Parameters:
 @asked_with(task_instances._QUEUE)
 def _queue(dice: Dice, t: Tables) -> Parameters:
     tis = dice.sample(_in_order(t.ti), len(t.ti))
-    waiting = [ti.id for ti in tis[: len(tis) // 3]]
-    given = [
-        (ti.id, dice.attempt_id(), dice.choice(POOLS), dice.choice(["celery", "local"])) for ti in tis[len(waiting) :]
-    ]
+    wanted, waiting = tis[len(tis) // 4 :], tis[: len(tis) // 4]
+    given = [(ti.id, dice.attempt_id(), dice.choice(POOLS), dice.choice(["celery", "local"])) for ti in wanted]
     columns = _columns(given, "ti_ids", "attempt_ids", "pools", "executors")
-    return {"job_id": 1 if dice.often() else 2, "waiting": [*waiting, _GONE], **columns}
+    return {"job_id": 1 if dice.often() else 2, **columns, "waiting": [ti.id for ti in waiting]}
 
 
 @asked_with(task_instances._SETTLE)
@@ -476,7 +477,7 @@ def _expand(dice: Dice, t: Tables) -> Parameters:
 
 @asked_with(mapping._GROW)
 def _grow(dice: Dice, t: Tables) -> Parameters:
-    return {**_expand(dice, t), "length": dice.choice([3, 4, 6]), "at_once": dice.choice([1, 2])}
+    return {**_expand(dice, t), "at_once": dice.randint(1, 2)}
 
 
 @asked_with(mapping._SELECT_EXPANDED)

@@ -178,7 +178,7 @@ def _task_instances(dice: Dice, run: Row, ids: Iterator[int]) -> Iterator[Row]:
 
 def _task_instance(dice: Dice, run: Row, ti_id: int, task_id: str, map_index: int) -> Row:
     states = TaskInstanceState
-    likely = [states.QUEUED, states.RUNNING, states.RUNNING, states.REMOVED, states.SKIPPED]
+    likely = [states.QUEUED, states.RUNNING, states.RUNNING, states.REMOVED, states.SKIPPED, states.SKIPPED]
     start, attempt_id = dice.or_none(dice.ago()), dice.or_none(dice.attempt_id())
     return Row(
         id=ti_id,

@@ -1,6 +1,6 @@
 """The real loop in a simulated world that loses, doubles, delays and reorders; whatever happens, the job ends as if nothing had.
 
-A failure is printed as a program of steps, with the seed: `make simulate SEED=…` finds it again, and hypothesis remembers it.
+A failure is printed as a program of steps; that of `make simulate` ends with the command that finds it again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from players import Death, Worker
 from scripts import OUTCOMES, SHAPES, Script
 from world import World, faultless
 
-from backfill.states import FINISHED, JobState
+from backfill.states import FINISHED, IDLE, JobState
 
 #: Coordinators that are alive at the same time, and in all.
 _AT_ONCE, _IN_ALL = 2, 8
@@ -298,14 +298,28 @@ class HandledByOperators(Disturbed):
     @step(which=_ANY)
     @precondition(lambda self: self.here.tables.ti)
     def a_task_instance_is_cleared(self, which: int) -> None:
+        """Not in finished runs that later ones depend on: those may fill the window that it would need (docs/reliability.md)."""
         ti = self._ti(which)
-        if not self.here.is_in_code(ti.id):
+        is_awaited = ti.dag_id == "past" and self.here.tables.run[ti.dag_run_id].state != "running"
+        if not self.here.is_in_code(ti.id) and not is_awaited:
             self.here.clear(ti)
 
     @step(which=_ANY, state=st.sampled_from(["success", "failed", "skipped"]))
     @precondition(lambda self: self.here.tables.ti)
     def a_state_is_set_by_hand(self, which: int, state: str) -> None:
         self.here.set_by_hand(self._ti(which), state)
+
+    @step(who=_ANY, turns=st.integers(1, 6), which=_ANY, then=st.integers(1, 6))
+    @precondition(lambda self: self.here.live_coordinators())
+    def a_state_is_set_by_hand_within_a_round(self, who: int, turns: int, which: int, then: int) -> None:
+        """Several steps at once: only what is set between a coordinator's look and its write shows whether that is guarded."""
+        coordinator = self._coordinator(who)
+        self.here.go_well()
+        coordinator.turns.go_on(turns)
+        idle = [ti for ti in self.here.tables.ti.values() if ti.state in IDLE]
+        if idle:
+            self.here.set_by_hand(idle[which % len(idle)], "success")
+        coordinator.turns.go_on(then)
 
     @step(which=_ANY, heard=st.booleans(), rarely=st.integers(0, 2))
     def a_job_is_cancelled(self, which: int, heard: bool, rarely: int) -> None:

@@ -89,13 +89,14 @@ def test_rows_of_vanished_tasks_are_removed_unless_in_flight(tx: Connection) -> 
     assert states(tx, run_id) == {(s, -1): "removed" if s in IDLE | FINISHED else s for s in TaskInstanceState}
 
 
-def test_surplus_indexes_are_removed_and_tasks_that_were_not_chosen_left_alone(tx: Connection) -> None:
+def test_of_a_subset_surplus_indexes_are_removed_and_all_other_tasks_left_alone(tx: Connection) -> None:
     run_id, other = plant_run(tx), plant_run(tx, 1)
     for map_index in range(-1, 4):
         plant_task_instance(tx, run_id, "a", map_index=map_index, state="success")
     plant_task_instance(tx, run_id, "not chosen", state="failed")
+    plant_task_instance(tx, run_id, "gone from the dag", state="skipped")
     plant_task_instance(tx, other, "gone", state="none")
-    align_task_instances(tx, [run_id], [template("a", 0), template("a", 1)], other_tasks=["not chosen"])
+    align_task_instances(tx, [run_id], [template("a", 0), template("a", 1)], is_subset=True)
     assert states(tx, run_id) == {
         ("a", -1): "removed",
         ("a", 0): "success",
@@ -103,6 +104,7 @@ def test_surplus_indexes_are_removed_and_tasks_that_were_not_chosen_left_alone(t
         ("a", 2): "removed",
         ("a", 3): "removed",
         ("not chosen", -1): "failed",
+        ("gone from the dag", -1): "skipped",
     }
     assert states(tx, other) == {("gone", -1): "none"}
 
