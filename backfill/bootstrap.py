@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from backfill.coordinator.daemon import Coordinator
 from backfill.coordinator.drive import drive, leaving_it_resumable, pause
 from backfill.coordinator.inquiry import Inquirer
 from backfill.coordinator.lease import HeldLease, holder_name
-from backfill.coordinator.local_workers import LocalWorkers
+from backfill.coordinator.local_workers import LocalWorkers, Standby
 from backfill.coordinator.orders import await_cancelled, pause_job, read_row, request_cancel
 from backfill.coordinator.takeover import take_over
 from backfill.dag import DAG
@@ -71,6 +72,8 @@ class Runtime:
     find_broker: Callable[[], str]
     #: Of jobs that this process may drive, and does not drive yet.
     _leases: dict[int, HeldLease] = field(default_factory=dict)
+    #: Becomes the first local worker, if one is needed.
+    standby: Standby | None = None
     _local_workers: LocalWorkers | None = None
 
     # -- jobs -----------------------------------------------------------------------------------------------------------
@@ -235,11 +238,12 @@ class Runtime:
             },
         )
         self._local_workers = LocalWorkers(
-            concurrency=count or self.settings.worker.concurrency or os.cpu_count() or 1,
+            concurrency=_children(self.settings, count),
             environment=settings_environment(own, os.environ),
             log=self.settings.core.home / "logs" / "worker.log",
             stop_within=own.worker.soft_shutdown_timeout,
             others_listen=lambda: a_worker_listens(self.broker_url, self.settings.celery.queue),
+            standby=self.standby,
         )
         return self._local_workers
 
@@ -322,6 +326,19 @@ def _shipped(dag: DAG, request: BackfillRequest, key: bytes) -> FrozenDag | None
     """Return the form in which a DAG goes to the workers, None if they import it; raises `DagError` for one that cannot."""
     dag.validate()
     return None if request.donot_pickle else freeze(dag, key)
+
+
+def _children(settings: Settings, count: int | None) -> int:
+    return count or settings.worker.concurrency or os.cpu_count() or 1
+
+
+def standby_worker(settings: Settings, count: int | None) -> AbstractContextManager[Standby | None]:
+    """Return a worker, to enter and leave, that gets ready while servers start, for `Runtime.standby`; None for a `count` of 0."""
+    if count == 0:
+        return nullcontext()
+    # this process needs Celery, too, and would import it when everything else is ready
+    threading.Thread(target=executors.load, args=("celery",), name="import-celery").start()
+    return Standby(_children(settings, count))
 
 
 @contextmanager

@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
+import sys
 import threading
 import time
 
+from backfill.coordinator.local_workers import STANDBY
+
 #: Names the process that this one belongs to; set by whoever starts it.
 PARENT_PID = "BACKFILL_PARENT_PID"
+
+
+def wait_for_environment() -> None:
+    """If `$BACKFILL_STANDBY` is set, take from stdin the environment to work with, and the file that takes all output.
+
+    The command that started this process writes them when its servers serve (`backfill.coordinator.local_workers`). Where that
+    ends without a word, so does this process.
+    """
+    if not os.environ.get(STANDBY):
+        return
+    told = sys.stdin.buffer.read()
+    if not told:
+        sys.exit(0)
+    given = json.loads(told)
+    os.environ.clear()
+    os.environ.update(given["environment"])
+    _direct(os.devnull, os.O_RDONLY, 0)
+    _direct(given["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 1, 2)
+
+
+def _direct(file: str, how: int, *descriptors: int) -> None:
+    opened = os.open(file, how)
+    for descriptor in descriptors:
+        os.dup2(opened, descriptor)
+    os.close(opened)
 
 
 def stop_with_parent() -> None:

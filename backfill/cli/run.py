@@ -9,7 +9,7 @@ from typing import cast
 
 import click
 
-from backfill.bootstrap import Runtime, open_runtime
+from backfill.bootstrap import Runtime, open_runtime, standby_worker
 from backfill.cli.clear import clear_question
 from backfill.cli.command import Command, is_verbose, log_format_option
 from backfill.cli.completion import complete_target
@@ -75,7 +75,9 @@ def run(
         ctx.exit(_work_on_all_that_match(target, flags, request, settings, form, work))
     loaded = find_target(target, flags.subdir, settings)
     celery = BackfillJob.from_request(loaded.dag, request).uses_celery()
-    with open_runtime(settings, broker=celery) as runtime:
+    count = _worker_children(settings, workers) if celery else 0
+    with standby_worker(settings, count) as standby, open_runtime(settings, broker=celery) as runtime:
+        runtime.standby = standby
         ctx.exit(work(runtime, loaded, showing_now(form)))
 
 
@@ -182,12 +184,10 @@ def _create(
 
 def _drive(runtime: Runtime, job: BackfillJob, workers: int | None, *, resume: bool) -> Report:
     """Drive `job` to its end, with a worker of this command's own where none listens, and return its report."""
-    embedded = not runtime.settings.celery.broker_url
-    count = workers if workers is not None or embedded else 0
     with (
         _resumable(job),
         telling_progress(runtime.telemetry, runtime.settings),
-        runtime.local_workers(count) as started,
+        runtime.local_workers(_worker_children(runtime.settings, workers)) as started,
     ):
         if workers and not runtime.broker_url:
             runtime.telemetry.emit(
@@ -199,6 +199,12 @@ def _drive(runtime: Runtime, job: BackfillJob, workers: int | None, *, resume: b
             return runtime.drive(job, resume=resume)
         except BackfillUnfinished as unfinished:
             return cast("Report", unfinished.report)
+
+
+def _worker_children(settings: Settings, workers: int | None) -> int | None:
+    """Return how many processes a worker of this command's own has: 0 for none, None for one per core."""
+    embedded = not settings.celery.broker_url
+    return workers if workers is not None or embedded else 0
 
 
 def _somebody_listens(runtime: Runtime) -> bool:

@@ -14,7 +14,7 @@ from celery.exceptions import SecurityWarning
 from backfill.bootstrap import open_runtime
 from backfill.cli.command import Command, is_verbose, log_format_option
 from backfill.cli.parameters import COUNT
-from backfill.cli.parent import stop_with_parent
+from backfill.cli.parent import stop_with_parent, wait_for_environment
 from backfill.cli.telling import start_logging
 from backfill.config import Settings, load_settings
 from backfill.exceptions import UsageError
@@ -37,6 +37,7 @@ def worker(ctx: click.Context, concurrency: int | None, queues: str | None, log_
     The same as `celery -A workers worker` with the project's settings. Told to stop (SIGTERM, Ctrl-C) it takes no more work, lets
     its tasks run on for worker.soft_shutdown_timeout, then hands them back; told twice, it hands them back at once.
     """
+    wait_for_environment()
     settings = load_settings()
     if log_format is not None:
         settings = settings.override("--log-format", {"logging.format": log_format})

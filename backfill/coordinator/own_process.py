@@ -17,6 +17,9 @@ RESTART_PAUSES = (0.0, 1.0, 5.0, 15.0)
 #: A process that lived for so many seconds is started again at once, as if it were its first death.
 LONG_LIFE = 60.0
 
+#: Gives the environment to a process that waits for it, and returns that process; None where there is none.
+SendOff = Callable[[Mapping[str, str]], subprocess.Popen[bytes] | None]
+
 
 class OwnProcess:
     """One process at a time, in a session of its own: an interrupt of the terminal reaches only the command, which then decides.
@@ -38,13 +41,16 @@ class OwnProcess:
         """Tell if `stop` or `kill` was called: nothing is started from then on."""
         return self._stopping.is_set()
 
-    def launch(self, output: int | IO[bytes]) -> subprocess.Popen[bytes] | None:
-        """Start the process, which writes all that it says to `output`; None when it is told to stop."""
+    def launch(self, output: int | IO[bytes], standby: SendOff = lambda _: None) -> subprocess.Popen[bytes] | None:
+        """Start the process, which writes all that it says to `output`; None when it is told to stop.
+
+        If `standby` returns one that waits, in a session of its own, it is taken instead.
+        """
         with self._starting:
             if self._stopping.is_set():
                 return None
             self._began = time.monotonic()
-            self._process = subprocess.Popen(
+            self._process = standby(self._environment) or subprocess.Popen(
                 self._command,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

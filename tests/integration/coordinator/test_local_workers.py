@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from backfill.coordinator import local_workers
-from backfill.coordinator.local_workers import LocalWorkers
+from backfill.coordinator.local_workers import LocalWorkers, Standby
 
 WaitUntil = Callable[..., None]
 
@@ -27,6 +28,16 @@ while True:
 """
 
 
+#: The same, for one that waits for its environment first.
+ON_STANDBY = f"""
+import os, sys
+from backfill.cli.parent import wait_for_environment
+wait_for_environment()
+print("works with", os.environ["GIVEN"], flush=True)
+{PROGRAM}
+"""
+
+
 class Others:
     """Workers that others started."""
 
@@ -38,13 +49,14 @@ class Place:
         self.folder = folder
         self.others = Others()
 
-    def workers(self, kind: str = "obedient") -> LocalWorkers:
+    def workers(self, kind: str = "obedient", standby: Standby | None = None) -> LocalWorkers:
         workers = LocalWorkers(
             concurrency=1,
-            environment={**os.environ},
+            environment={**os.environ, "GIVEN": "what it was given"},
             log=self.folder / "logs" / "worker.log",
             stop_within=timedelta(seconds=0.1),
             others_listen=lambda: self.others.listen,
+            standby=standby,
         )
         workers._worker._command = [sys.executable, "-c", PROGRAM, kind]
         return workers
@@ -118,3 +130,57 @@ def test_an_interrupt_while_it_stops_kills_it(
     finally:
         signal.signal(signal.SIGALRM, before)
     assert not any(map(is_alive, place.started()))
+
+
+@pytest.fixture
+def standby(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Standby]:
+    monkeypatch.setattr(local_workers, "_command", lambda _: [sys.executable, "-c", ON_STANDBY, "obedient"])
+    with Standby(1) as standby:
+        yield standby
+
+
+def process_of(standby: Standby) -> subprocess.Popen[bytes]:
+    assert standby._process is not None
+    return standby._process
+
+
+def test_one_on_standby_goes_to_work_with_the_environment_and_the_log_that_it_is_told(
+    place: Place, standby: Standby, wait_until: WaitUntil
+) -> None:
+    process = process_of(standby)
+    with place.workers(standby=standby):
+        wait_until(place.started, "the worker works")
+        standby.dismiss()  # which is nobody any more
+        assert place.started() == [process.pid]
+        assert is_alive(process.pid)
+    assert not is_alive(process.pid)
+    assert (place.folder / "logs" / "worker.log").read_text() == "works with what it was given\n"
+
+
+def test_one_on_standby_that_has_ended_is_replaced_by_another(
+    place: Place, standby: Standby, wait_until: WaitUntil
+) -> None:
+    process = process_of(standby)
+    process.kill()
+    process.wait()
+    with place.workers(standby=standby):
+        wait_until(place.started, "a worker is started")
+        assert process.pid not in place.started()
+    assert not any(map(is_alive, place.started()))
+
+
+def test_one_on_standby_that_is_not_needed_leaves_with_the_command(place: Place, standby: Standby) -> None:
+    process = process_of(standby)
+    place.others.listen = True
+    with standby, place.workers(standby=standby):
+        assert process.poll() is None
+    assert process.returncode is not None
+    assert place.started() == []
+
+
+def test_one_on_standby_ends_without_a_word_when_its_command_does(place: Place, standby: Standby) -> None:
+    process = process_of(standby)
+    assert process.stdin is not None
+    process.stdin.close()  # as the end of the command does, whatever ends it
+    assert process.wait(30) == 0
+    assert place.started() == []

@@ -65,6 +65,8 @@ class FakeRuntime:
     requests: list[BackfillRequest] = field(default_factory=list)
     submitted: list[bool] = field(default_factory=list)
     workers: list[int | None] = field(default_factory=list)
+    #: Processes of the worker that got ready meanwhile.
+    standbys: list[int | None] = field(default_factory=list)
     driven: list[tuple[int, bool]] = field(default_factory=list)
     #: Whether a living process holds the job, which was paused.
     held: bool = False
@@ -136,6 +138,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeRuntime:
     loaded = LoadedDag(dag, tmp_path / "sales.py", "0" * 64)
     monkeypatch.setattr(run_module, "open_runtime", open_runtime)
     monkeypatch.setattr(run_module, "find_target", lambda *_: loaded)
+    monkeypatch.setattr(run_module, "standby_worker", lambda _settings, count: nullcontext(fake.standbys.append(count)))
     return fake
 
 
@@ -362,7 +365,7 @@ def test_with_the_embedded_broker_workers_are_started(
     runtime: FakeRuntime, arguments: list[str], count: int | None
 ) -> None:
     request_of(runtime, *arguments)
-    assert runtime.workers == [count]
+    assert runtime.workers == runtime.standbys == [count]
 
 
 @pytest.mark.parametrize(("arguments", "count"), [([], 0), (["--workers", "3"], 3)])
@@ -371,7 +374,12 @@ def test_with_a_broker_of_others_workers_are_started_on_demand_only(
 ) -> None:
     monkeypatch.setenv("BACKFILL__CELERY__BROKER_URL", "redis://broker.example.org/0")
     request_of(runtime, *arguments)
-    assert runtime.workers == [count]
+    assert runtime.workers == runtime.standbys == [count]
+
+
+def test_no_worker_gets_ready_for_a_job_that_goes_to_none(runtime: FakeRuntime) -> None:
+    request_of(runtime, "-l")
+    assert runtime.standbys == [0]
 
 
 def test_workers_that_no_task_needs_are_said_to_start_nothing(runtime: FakeRuntime) -> None:
