@@ -8,6 +8,8 @@ EXAMPLES ?= 1000
 DEMO_HOME := $(CURDIR)/.backfill/demo
 
 export PIP_ROOT_USER_ACTION := ignore
+# Where it is set, each of the many processes of a test or benchmark would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test test-failed test-slow simulate chaos bench format docs clean
