@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from backfill.engine.board import Board
 from backfill.engine.codes import CODES, NONE, QUEUED, REMOVED, SUCCESS
-from backfill.engine.run import NO_DETAILS, NO_ROW, SLOT_BITS, SLOT_MASK, Details, RunState, Tries
+from backfill.engine.run import NO_DETAILS, NO_ROW, NO_TRIES, SLOT_BITS, SLOT_MASK, Details, RunState, Tries
 from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
 from backfill.keys import UNMAPPED
 from backfill.states import TaskInstanceState
@@ -136,9 +136,11 @@ class Intake:
 
     def _expand(self, run: RunState, task: int, rows: list[TaskInstanceFacts]) -> None:
         """Take in rows of a mapped task that came with its expansion; what was row -1 is index 0 (S4.7)."""
-        is_whole = (
-            task not in run.expanded or task in run.lengths
-        )  # else it grows, perhaps by portions: the answer says
+        is_whole = task in run.lengths  # else it grows, perhaps by portions: the answer says
+        if task not in run.expanded:
+            is_whole = any(row.map_index == 0 for row in rows)
+            if not is_whole:
+                self._let_go(run, task)
         self._board.grow(run, task, 1 + max(row.map_index for row in rows))
         slots = run.expanded[task]
         fresh = [slots[row.map_index] for row in rows if run.ids[slots[row.map_index]] == NO_ROW]
@@ -150,7 +152,17 @@ class Intake:
         if task in run.asked and is_whole:
             run.lengths[task] = len(slots)
 
+    def _let_go(self, run: RunState, task: int) -> None:
+        """Forget a row -1 that ended before it was index 0: it never is, the rest of the expansion makes another (S3.20)."""
+        if run.state[task] != REMOVED:
+            self._board.move(run, task, REMOVED)
+        self._board.places.pop(run.ids[task], None)
+        run.ids[task], run.tries[task] = NO_ROW, NO_TRIES
+        run.details.pop(task, None)
+
     def _name(self, run: RunState, slot: int, row: TaskInstanceFacts) -> None:
+        if run.ids[slot] != row.id:  # a row -1 that is `removed`, while another one is index 0
+            self._board.places.pop(run.ids[slot], None)
         run.ids[slot] = row.id
         self._board.places[row.id] = run.base | slot
 

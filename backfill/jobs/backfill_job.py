@@ -384,10 +384,15 @@ class BackfillJob(BaseJob):
     def _observe(self, ti_status: DagRunTaskStatus, rows: Iterable[TaskInstanceFacts]) -> None:
         """Take in rows as they are now; what is news about them is sorted and told."""
         observed, window = list(rows), self.course.window
+        keys = {row.id: window.key(row.id) for row in observed if window.knows(row.id)}
+        changed = window.take_in(observed)
         for row in observed:
-            if window.knows(row.id) and (key := window.key(row.id)).map_index != row.map_index:
-                ti_status.forget(key)  # an expansion gave it an index, and with it another key (S4.7)
-        self._announce(ti_status, window.take_in(observed))
+            key = keys.get(row.id)
+            if key is not None and (key.map_index != row.map_index or not window.knows(row.id)):
+                ti_status.forget(
+                    key
+                )  # an expansion gave it an index, and with it another key, or did without it (S4.7)
+        self._announce(ti_status, changed)
 
     def _announce(self, ti_status: DagRunTaskStatus, changed: Iterable[TaskInstanceFacts]) -> None:
         ended = []

@@ -10,6 +10,7 @@ from backfill import DAG
 from backfill.coordinator.drive import drive
 from backfill.executors.mailbox import Mailbox
 from backfill.jobs.creation import read_job
+from backfill.keys import TaskInstanceKey
 from backfill.models import xcom
 from backfill.operators import PythonOperator
 from backfill.testing.script import Script, ScriptedExecutor
@@ -120,3 +121,41 @@ def test_who_takes_over_in_the_midst_goes_on_where_it_stopped(house, begun, roun
     assert indexes(house) == list(range(ITEMS))
     assert set(made) <= set(house.rows("id", task_id="each"))
     assert set(house.rows("try_number")) == {1}
+
+
+def buckets_of(at_work: JobAtWork) -> list[TaskInstanceKey]:
+    status = at_work.ti_status
+    return [*status.to_run, *status.running, *status.succeeded, *status.skipped, *status.failed]
+
+
+def known(at_work: JobAtWork) -> set[TaskInstanceKey]:
+    window = at_work.job.course.window
+    rows = (row for run_id in window.run_ids() for row in window.rows(run_id))
+    return {window.key(row.id) for row in rows if row.state != "removed"}
+
+
+def look_again(at_work: JobAtWork) -> None:
+    """Sweep, as the loop does when it is time."""
+    at_work.job._reconciler.begin_sweep()
+    at_work.ti_status.observe(at_work.job._reconciler.sweep_on())
+    at_work.job._update_counters(at_work.ti_status)
+
+
+@pytest.mark.parametrize("noticed", [False, True])
+@pytest.mark.parametrize("taken_over", [False, True])
+def test_each_index_is_in_a_bucket_where_the_row_before_them_was_ended_in_the_midst(house, begun, taken_over, noticed):
+    [row] = house.rows("id", task_id="each", map_index=-1)
+    house.set_rows(row, state="success")
+    at_work = begun
+    if taken_over:
+        begun.job.take_up_work(begun.workplace)
+        at_work.ti_status = begun.job._take_over(None)
+    if noticed:
+        look_again(at_work)
+    for _ in range(4):
+        assert sorted(buckets_of(at_work)) == sorted(known(at_work))
+        at_work.process()
+    look_again(at_work)
+    assert indexes(house) == list(range(-1, ITEMS))
+    assert len(known(at_work)) == ITEMS + 2
+    assert sorted(buckets_of(at_work)) == sorted(known(at_work))

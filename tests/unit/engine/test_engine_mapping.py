@@ -229,6 +229,48 @@ def test_a_removed_row_that_was_never_seen_has_no_effect() -> None:
     assert bench.ready() == ["source"]
 
 
+@pytest.mark.parametrize("found", [False, True])
+def test_a_row_that_index_0_took_the_place_of_is_not_known_any_more(found: bool) -> None:
+    bench = Bench(over_source(), runs=0)
+    if found:
+        states = {"source": "success", "m": "removed"}
+        bench.admit(0, states=states, more=[("m", 1), ("m", 0)])
+    else:
+        bench.admit(0, states={"source": "success"})
+        assert bench.decisions().expand == [(100, "m")]
+        bench.rows["m"] = bench.rows["m"]._replace(state="removed")  # ended by hand, before the expansion
+        bench.window.take_in([bench.rows["m"], bench.make_row(0, "m", 0), bench.make_row(0, "m", 1)])
+    assert not bench.window.knows(bench.id("m"))
+    assert bench.window.key(bench.id("m[0]")).map_index == 0
+    assert bench.window.take_in([bench.rows["m"]]) == []
+    assert bench.window.counts().waiting == 3
+    bench.window.remove(100)
+    assert bench.window.take_in(bench.rows.values()) == []
+
+
+@pytest.mark.parametrize("state", ["success", "failed", "skipped", "removed"])
+@pytest.mark.parametrize("found", [False, True])
+def test_a_row_that_ended_before_it_was_index_0_never_is_and_the_expansion_goes_on(state: str, found: bool) -> None:
+    bench = Bench(over_source(), runs=0)
+    if found:
+        bench.admit(0, states={"source": "success", "m": state}, more=[("m", 1), ("m", 2)])
+        assert bench.decisions().expand == [(100, "m")]
+    else:
+        bench.admit(0, states={"source": "success"})
+        assert bench.decisions().expand == [(100, "m")]
+        bench.rows["m"] = bench.rows["m"]._replace(state=state)
+        bench.window.take_in([bench.rows["m"], bench.make_row(0, "m", 1), bench.make_row(0, "m", 2)])
+    assert not bench.window.knows(bench.id("m"))
+    assert bench.names(row.id for row in bench.window.rows(100)) == ["source", "m[1]", "m[2]", "z"]
+    assert (bench.window.awaits_rows(100, "m"), bench.window.idle(), bench.ready()) == (True, False, [])
+    bench.rows["m"] = bench.rows["m"]._replace(state="removed")
+    bench.make_row(0, "m", 0)
+    bench.window.take_in([bench.rows[name] for name in ("m", "m[0]", "m[1]", "m[2]")])
+    bench.window.set_length(100, "m", 3)
+    assert bench.ready() == ["m[0]", "m[1]", "m[2]"]
+    assert bench.window.counts().total == 5
+
+
 def test_a_mapping_that_is_not_expanded_any_more_starts_over() -> None:
     bench = expanded(2)
     bench.set("m[1]", "removed")
