@@ -117,9 +117,14 @@ class Window:
         """Answer `Decisions.expand`: the mapped task has `length` indexes, whose rows were taken in before.
 
         None: the values that it is mapped over are not stored. Then the row -1 becomes `upstream_failed`, or `success` under
-        `mark_success`; expanded rows stay. The answer holds until a source changes.
+        `mark_success`; expanded rows stay. The answer holds until a source changes. If the row -1 has ended meanwhile, and so has no
+        indexes, it is asked for again should that be cleared.
         """
         run, task = self._board.by_id[dag_run_id], self._graph.index[task_id]
+        if length and task not in run.expanded and run.is_over(task):
+            run.asked.discard(task)
+            run.lengths.pop(task, None)
+            return
         run.asked.add(task)
         run.lengths[task] = length
         self._board.judge_tasks(run, [task])

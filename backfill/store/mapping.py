@@ -23,11 +23,14 @@ _GROW = statement(
         select $values
         from dag_run run
         cross join (
-            select greatest(max(ti.map_index), 0) as map_index from task_instance ti
+            select greatest(max(ti.map_index), 0) as map_index,
+                   coalesce(bool_or(ti.map_index = -1 and ti.state <> 'removed' and ti.state in $finished), false) as has_ended,
+                   coalesce(bool_or(ti.map_index >= 0 and ti.state <> 'removed'), false) as has_begun
+            from task_instance ti
             where ti.dag_run_id = :dag_run_id and ti.task_id = :task_id
         ) last
         cross join generate_series(last.map_index + 1, least(last.map_index + :at_once, :length - 1)) as wanted (map_index)
-        where run.id = :dag_run_id
+        where run.id = :dag_run_id and (last.has_begun or not last.has_ended)
         order by wanted.map_index
         on conflict (dag_run_id, task_id, map_index) do nothing
         returning 1
@@ -38,7 +41,7 @@ _GROW = statement(
     values=_VALUES,
 )
 
-# Rows that may not stay as they are first find their new index, then their state; only those that change are written.
+# Nothing changes where the row -1 has ended. Rows that may not stay as they are first find their new index, then their state; only those that change are written.
 _EXPAND = statement(
     """
     with existing as (
@@ -49,7 +52,12 @@ _EXPAND = statement(
         for no key update
     ),
     taken as (
-        select ti.map_index from task_instance ti where ti.dag_run_id = :dag_run_id and ti.task_id = :task_id
+        select ti.map_index, ti.state from task_instance ti where ti.dag_run_id = :dag_run_id and ti.task_id = :task_id
+    ),
+    ended as (
+        select from existing
+        where map_index = -1 and state <> 'removed' and state in $finished and :length > 0
+          and not exists (select from taken where taken.map_index >= 0 and taken.state <> 'removed')
     ),
     indexed as (
         select id, state, map_index,
@@ -71,7 +79,7 @@ _EXPAND = statement(
             try_open = ti.try_open and judged.wanted and ti.state <> 'removed',
             next_attempt_at = case when judged.wanted and ti.state <> 'removed' then ti.next_attempt_at end
         from judged
-        where ti.id = judged.id
+        where ti.id = judged.id and not exists (select from ended)
           and (judged.new_index <> judged.map_index
                or (judged.wanted and judged.state = 'removed')
                or (not judged.wanted and judged.state <> 'removed' and judged.state not in $in_flight))
@@ -80,7 +88,7 @@ _EXPAND = statement(
     select $values
     from dag_run run
     cross join generate_series(case when :length > 0 then 0 else -1 end, :length - 1) as wanted (map_index)
-    where run.id = :dag_run_id
+    where run.id = :dag_run_id and not exists (select from ended)
       and wanted.map_index not in (select map_index from taken union all select new_index from judged)
     order by wanted.map_index
     on conflict (dag_run_id, task_id, map_index) do nothing
@@ -104,7 +112,8 @@ def expand_mapping(
     """Give a mapped task of one run the rows 0 to `length` - 1, whatever rows it has; return all its rows by index.
 
     The idle row -1 becomes index 0, missing rows are created (S3.1), `removed` ones are back in `none` (S3.21), surplus ones become
-    `removed` unless in flight (S3.20). With length 0 there is the row -1 alone. To repeat it changes nothing.
+    `removed` unless in flight (S3.20). With length 0 there is the row -1 alone. To repeat it changes nothing. A row -1 that has ended
+    before there was any index, as somebody set its state, stays as it is, and alone: only what is idle is expanded (S4.1, S0.2).
 
     Of more than `at_once` indexes that many are created, in order and before anything else changes, and None says that the
     expansion has to go on, in another transaction: whoever calls it goes on where the rows end.

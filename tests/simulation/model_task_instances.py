@@ -12,7 +12,7 @@ from model_database import Row, Tables, answers, record
 from model_jobs import held
 from model_runs import facts, insert_ti
 
-from backfill.states import ACTIVE_JOB, IDLE, IN_FLIGHT
+from backfill.states import ACTIVE_JOB, FINISHED, IDLE, IN_FLIGHT
 from backfill.store import clearing, leases, mapping, recovery, task_instances
 from backfill.store.task_instances import OccupancyRow
 
@@ -463,11 +463,19 @@ def _rows_of(t: Tables, dag_run_id: int, task_id: str) -> list[Row]:
     return [ti for ti in t.tis_of([dag_run_id]) if ti.task_id == task_id]
 
 
+def _has_ended_unexpanded(rows: Collection[Row]) -> bool:
+    live = [ti for ti in rows if ti.state != "removed"]
+    return any(ti.map_index == -1 and ti.state in FINISHED for ti in live) and all(ti.map_index < 0 for ti in live)
+
+
 @answers(mapping._GROW)
 def grow(
     t: Tables, now: datetime, *, dag_run_id: int, task_id: str, length: int, at_once: int, **template: Any
 ) -> list[Any]:
-    last = max((ti.map_index for ti in _rows_of(t, dag_run_id, task_id)), default=0)
+    existing = _rows_of(t, dag_run_id, task_id)
+    if _has_ended_unexpanded(existing):
+        return [(0,)]
+    last = max((ti.map_index for ti in existing), default=0)
     indexes = range(max(last, 0) + 1, min(max(last, 0) + at_once, length - 1) + 1)
     for index in indexes:
         insert_ti(t, t.run[dag_run_id], {**template, "task_id": task_id, "map_index": index})
@@ -479,6 +487,8 @@ def expand(
     t: Tables, now: datetime, *, dag_run_id: int, task_id: str, length: int, max_tries: int, **template: Any
 ) -> list[Any]:
     existing = _rows_of(t, dag_run_id, task_id)
+    if length > 0 and _has_ended_unexpanded(existing):
+        return []
     has_first = any(ti.map_index == 0 for ti in existing)
     taken = set()
     for ti in existing:

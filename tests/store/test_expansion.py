@@ -68,8 +68,13 @@ def test_the_row_becomes_index_0_and_the_others_are_created(tx: Connection) -> N
         ({-1: "none", 0: "removed"}, 1, {-1: "removed", 0: "none"}),
         ({-1: "removed"}, 1, {-1: "removed", 0: "none"}),
         # what is no longer idle does not change its index
-        ({-1: "skipped"}, 1, {-1: "removed", 0: "none"}),
+        ({-1: "skipped", 1: "none"}, 2, {-1: "removed", 0: "none", 1: "none"}),
         ({-1: "running"}, 1, {-1: "running", 0: "none"}),
+        # what somebody ended before there was any index has come to its end
+        ({-1: "success"}, 1, {-1: "success"}),
+        ({-1: "failed"}, 5, {-1: "failed"}),
+        ({-1: "skipped", 0: "removed"}, 2, {-1: "skipped", 0: "removed"}),
+        ({-1: "upstream_failed"}, 0, {-1: "upstream_failed"}),
     ],
 )
 def test_whatever_rows_there_are(tx: Connection, before: dict[int, str], length: int, after: dict[int, str]) -> None:
@@ -109,6 +114,8 @@ def test_more_rows_than_go_at_once_come_in_portions_and_index_0_with_the_last(tx
         ({0: "success", 1: "success", 2: "removed"}, 6),
         ({-1: "none", 1: "none", 2: "none"}, 2),  # the source has run again, and gave less
         ({-1: "none", 1: "none", 4: "none"}, 6),  # somebody deleted some
+        ({-1: "success"}, 6),  # by hand
+        ({-1: "success", 1: "removed"}, 6),
         ({}, 6),
     ],
 )

@@ -159,3 +159,22 @@ def test_each_index_is_in_a_bucket_where_the_row_before_them_was_ended_in_the_mi
     assert indexes(house) == list(range(-1, ITEMS))
     assert len(known(at_work)) == ITEMS + 2
     assert sorted(buckets_of(at_work)) == sorted(known(at_work))
+
+
+def test_a_mapped_task_that_was_ended_by_hand_before_its_expansion_has_none_until_it_is_cleared(house):
+    at_work = house.at_work(mapped_dag())
+    at_work.admit()
+    at_work.process()
+    [row] = house.rows("id", task_id="each")
+    house.set_rows(row, state="success")  # which the window has not seen when its source succeeds
+    give_items(house, at_work)
+    at_work.process()
+    assert house.rows("map_index", "state", task_id="each") == [(-1, "success")]
+    at_work.process()
+    assert at_work.executor.order() == ["source1", "z1"]
+    house.set_rows(row, state="none")
+    look_again(at_work)
+    for _ in range(4):
+        at_work.process()
+    assert indexes(house) == list(range(ITEMS))
+    assert at_work.executor.order() == ["source1", "z1", *["each1"] * ITEMS]

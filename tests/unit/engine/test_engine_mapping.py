@@ -271,6 +271,19 @@ def test_a_row_that_ended_before_it_was_index_0_never_is_and_the_expansion_goes_
     assert bench.window.counts().total == 5
 
 
+def test_a_row_that_turns_out_to_have_ended_is_not_expanded_before_it_is_cleared() -> None:
+    bench = Bench(over_source(), states={"source": "success"})
+    assert bench.decisions().expand == [(100, "m")]
+    bench.set("m", "success")
+    bench.window.set_length(100, "m", 2)
+    assert not bench.window.awaits_rows(100, "m")
+    assert bench.ready() == ["z"]
+    bench.set("m", "none")
+    assert bench.decisions().expand == [(100, "m")]
+    bench.expand("m", 2)
+    assert bench.ready() == ["m[0]", "m[1]"]
+
+
 def test_a_mapping_that_is_not_expanded_any_more_starts_over() -> None:
     bench = expanded(2)
     bench.set("m[1]", "removed")
