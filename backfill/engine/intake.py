@@ -119,7 +119,7 @@ class Intake:
             indexed[index[row[2]]].append(row)
         for task, more in indexed.items():
             if more[0].map_index == UNMAPPED:
-                self._start_over(run, more)
+                run = self._start_over(run, more)
             elif self._is_half_expanded(run, task, more):
                 ours = [row for row in ours if index[row[2]] != task]
             else:
@@ -166,13 +166,15 @@ class Intake:
         run.ids[slot] = row.id
         self._board.places[row.id] = run.base | slot
 
-    def _start_over(self, run: RunState, rows: list[TaskInstanceFacts]) -> None:
-        """Take a run in anew, since a row came or changed its index in a way that no expansion does."""
+    def _start_over(self, run: RunState, rows: list[TaskInstanceFacts]) -> RunState:
+        """Take a run in anew, and return it: a row came or changed its index in a way that no expansion does."""
         merged = {row.id: row for row in [*run.rows(), *rows]}
         bystanders = run.bystanders
         self._board.leave(run)
         self.admit(run.facts, merged.values(), is_first=run.is_first, previous=run.previous)
-        self._board.by_id[run.facts.id].bystanders = bystanders
+        anew = self._board.by_id[run.facts.id]
+        anew.bystanders = bystanders
+        return anew
 
     def _notice_bystander(self, run: RunState, row: TaskInstanceFacts) -> bool:
         """Remember the row of a task that was not chosen (S13.7); return whether it is news. Vanished tasks do not count."""

@@ -294,6 +294,21 @@ def test_a_mapping_that_is_not_expanded_any_more_starts_over() -> None:
     assert bench.decide() == {"m": "skipped", "z": "skipped"}
 
 
+def test_a_run_that_starts_over_takes_in_the_news_of_its_other_mappings() -> None:
+    with dag() as it:
+        source = python("source")
+        mapped("m", source)
+        mapped("n", source)
+    bench = Bench(it, states={"source": "success"})
+    bench.decide()
+    bench.expand("m", 2)
+    bench.expand("n", 2)
+    news = [bench.make_row(0, "m"), bench.make_row(0, "n", 2)]
+    bench.window.take_in(news)
+    assert bench.names(row.id for row in bench.window.rows(100)) == ["source", "m[0]", "m[1]", "n[0]", "n[1]", "n[2]"]
+    assert {bench.window.facts(bench.id(name)).map_index for name in ("n[0]", "n[1]", "n[2]")} == {0, 1, 2}
+
+
 def test_a_run_found_expanded_is_judged_as_it_is() -> None:
     bench = Bench(over_source(), runs=0)
     rows = [bench.make_row(0, "source", state="success"), bench.make_row(0, "z")]
