@@ -287,9 +287,17 @@ class Disturbed(RuleBasedStateMachine):
 class HandledByOperators(Disturbed):
     """The same with the operator's hands in it: how task instances end is not the script's affair then."""
 
-    @initialize(script=scripts(), rounds=st.integers(0, 6), infrastructure_retries=st.sampled_from([0, 1, 1000]))
-    def begin(self, script: Script, rounds: int, infrastructure_retries: int) -> None:
-        super().begin(replace(script, infrastructure_retries=infrastructure_retries), rounds)
+    @initialize(
+        script=scripts(),
+        rounds=st.integers(0, 6),
+        infrastructure_retries=st.sampled_from([0, 1, 1000]),
+        continue_on_failures=st.booleans(),
+    )
+    def begin(self, script: Script, rounds: int, infrastructure_retries: int, continue_on_failures: bool) -> None:
+        given = replace(
+            script, infrastructure_retries=infrastructure_retries, continue_on_failures=continue_on_failures
+        )
+        super().begin(given, rounds)
 
     def _ti(self, which: int) -> Any:
         tis = list(self.here.tables.ti.values())
@@ -298,10 +306,8 @@ class HandledByOperators(Disturbed):
     @step(which=_ANY)
     @precondition(lambda self: self.here.tables.ti)
     def a_task_instance_is_cleared(self, which: int) -> None:
-        """Not in finished runs that later ones depend on: those may fill the window that it would need (docs/reliability.md)."""
         ti = self._ti(which)
-        is_awaited = ti.dag_id == "past" and self.here.tables.run[ti.dag_run_id].state != "running"
-        if not self.here.is_in_code(ti.id) and not is_awaited:
+        if not self.here.is_in_code(ti.id):
             self.here.clear(ti)
 
     @step(which=_ANY, state=st.sampled_from(["success", "failed", "skipped"]))
