@@ -27,7 +27,7 @@ TASKS = 100
 #: Task instances of the small and the large size.
 _SIZES = {Mode.FULL: (10_000, 1_000_000), Mode.QUICK: (500, 5_000)}
 #: How often the large size is measured.
-_ROUNDS = {Mode.FULL: 1, Mode.QUICK: 1}
+_ROUNDS = {Mode.FULL: 3, Mode.QUICK: 1}
 #: How often the small one is measured, at least.
 _SMALLS = {Mode.FULL: 3, Mode.QUICK: 2}
 
