@@ -287,17 +287,9 @@ class Disturbed(RuleBasedStateMachine):
 class HandledByOperators(Disturbed):
     """The same with the operator's hands in it: how task instances end is not the script's affair then."""
 
-    @initialize(
-        script=scripts(),
-        rounds=st.integers(0, 6),
-        infrastructure_retries=st.sampled_from([0, 1, 1000]),
-        continue_on_failures=st.booleans(),
-    )
-    def begin(self, script: Script, rounds: int, infrastructure_retries: int, continue_on_failures: bool) -> None:
-        given = replace(
-            script, infrastructure_retries=infrastructure_retries, continue_on_failures=continue_on_failures
-        )
-        super().begin(given, rounds)
+    @initialize(script=scripts(), rounds=st.integers(0, 6), infrastructure_retries=st.sampled_from([0, 1, 1000]))
+    def begin(self, script: Script, rounds: int, infrastructure_retries: int) -> None:
+        super().begin(replace(script, infrastructure_retries=infrastructure_retries), rounds)
 
     def _ti(self, which: int) -> Any:
         tis = list(self.here.tables.ti.values())
