@@ -14,7 +14,7 @@ from backfill.jobs.base_job import PORTION
 from backfill.jobs.request import BackfillRequest
 from backfill.operators import SubDagOperator
 from backfill.states import ENDED_BADLY, DagRunState, TaskInstanceState
-from backfill.store import clearing, dates, previous, report, runs, subdags, task_instances
+from backfill.store import clearing, dates, giving_way, previous, report, runs, subdags, task_instances
 from backfill.store.database import Tx
 from backfill.store.dates import PlannedDate
 from backfill.store.runs import TaskTemplate
@@ -23,6 +23,12 @@ from backfill.store.runs import TaskTemplate
 CHUNK = 500
 #: Told of a DAG whose dates all wait.
 CROWDED_OUT = "The runs of other jobs take all of {}'s max_active_runs; waiting for one to end."
+
+#: Told of a run that has to wait for one that was cleared.
+GIVEN_BACK = "{} is queued again: an earlier run that was cleared, and that all runs under way wait for, has its place."
+
+#: Told of a date that keeps others waiting for good.
+GIVEN_UP = "{} was cleared, and this job takes it up no more; what waits for it is blocked. Another backfill of these dates runs them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +159,10 @@ class Admission:
         """Whether a date is left that only the end of somebody else's run lets in."""
         return not self.exhausted and (self._foreign_runs > 0 or self._refused)
 
+    def pending_before(self, ordinal: int) -> set[datetime]:
+        """Return the dates that are known to be pending and come before one in the window: somebody cleared their runs."""
+        return {date.logical_date for date in self._pending if date.ordinal < ordinal}
+
     def crowded_out(self, admitted: Admitted) -> bool:
         """Return whether runs of others have just come to hold back every date; once until that changes."""
         before, self._crowded = self._crowded, not admitted.runs and not self._own_runs and self._foreign_runs > 0
@@ -190,6 +200,20 @@ class Admission:
         self.has_more = len(taken) == self._at_once
         # in this transaction: nobody may see a run without the task instances that it is going to have
         return Admitted(self.open_runs(tx, admitted), done)
+
+    def admit_in_place_of(self, tx: Tx, run: RunFacts) -> OpenedRuns | None:
+        """Put `run` back to `queued`, and let the earliest pending date have its place, which comes before it (S2.13).
+
+        None, and nothing written, where that is not so any more. `tx` has locked the limits of the DAG (S5.1).
+        """
+        earliest = dates.pending_dates(tx, self._job_id, 1)
+        if self._room(tx) > 0 or not earliest or earliest[0].ordinal >= run.ordinal:
+            return None
+        if not giving_way.give_back_if_idle(tx, self._job_id, run.id, in_favour_of=earliest[0].dag_run_id):
+            return None
+        opened = self.open_runs(tx, self._admit(tx, earliest))
+        self.read_again(tx)
+        return opened
 
     def admit_if_room(self, tx: Tx, logical_date: datetime) -> RunFacts | None:
         """Admit this one date and return its run, also if it was admitted before; None where there is not enough room.

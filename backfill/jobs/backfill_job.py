@@ -20,7 +20,7 @@ from backfill.dag import DAG
 from backfill.engine.window import RunOutcome
 from backfill.executors import BaseExecutor
 from backfill.facts import RunFacts, TaskInstanceFacts
-from backfill.jobs.admission import CROWDED_OUT, Admission, Admitted, OpenedRuns
+from backfill.jobs.admission import CROWDED_OUT, GIVEN_BACK, GIVEN_UP, Admission, Admitted, OpenedRuns
 from backfill.jobs.base_job import PORTION, BaseJob, Lease, Workplace
 from backfill.jobs.callbacks import RunCallbacks
 from backfill.jobs.cancel import Cancellation
@@ -186,6 +186,8 @@ class BackfillJob(BaseJob):
             if self._settle_runs(ti_status, session):
                 self.at_work().lease.renew_if_due()
                 continue  # places in the window are free
+            if self._make_way(ti_status, session):
+                continue
             self._log_progress(ti_status)
             if self._is_over(run_dates):
                 return
@@ -200,6 +202,8 @@ class BackfillJob(BaseJob):
         left = self.at_work().read(self.course.read_left, session)
         self.course.count_departed(ti_status, left)
         self._task_instances_for_dag_runs(left.runs, ti_status, session)
+        if left.runs:  # they may wait for dates that were cleared, and leave no room to look for these
+            self.at_work().read(self.course.admission.read_again, session)
         return ti_status
 
     def _is_over(self, run_dates: Admission) -> bool:
@@ -248,6 +252,37 @@ class BackfillJob(BaseJob):
             self._tell(Note(self.id, CROWDED_OUT.format(self.dag_id)))
         self.course.count_as_done(ti_status, admitted.done)
         self._let_in(admitted.opened, ti_status, session)
+
+    def _make_way(self, ti_status: DagRunTaskStatus, session: Session | None) -> bool:
+        """Where the window waits for a date that was cleared, let that have the place of a later run (S2.13); True: go on at once.
+
+        If it will never come, nobody drives it any more, and what waits for it is blocked (S9.3).
+        """
+        course = self.course
+        awaited = course.cleared_dates_awaited(ti_status.active_runs.values()) if self._dispatches else set()
+        if not awaited:
+            return False
+        if course.policy.admits:
+            run = course.run_to_give_back(ti_status.active_runs.values())
+            if run is not None:
+                return self._give_back(run, ti_status, session)
+            if course.admission.may_find_room:
+                return False
+        given_up = self._reconciler.give_up(awaited, session)
+        if given_up:
+            self._tell(Note(self.id, GIVEN_UP.format(min(given_up).isoformat())))
+        return bool(given_up)
+
+    def _give_back(self, run: RunFacts, ti_status: DagRunTaskStatus, session: Session | None) -> bool:
+        opened = self.at_work().write_under_limits(
+            lambda tx, _: self.course.admission.admit_in_place_of(tx, run), [self.dag_id], [], session
+        )
+        if opened is None:
+            return False
+        ti_status.give_back(run, self.course.remove(run))
+        self._tell(Note(self.id, GIVEN_BACK.format(run.run_id)))
+        self._let_in(opened, ti_status, session)
+        return True
 
     def _get_dag_run(
         self, run_date: PlannedDate | RunDate | datetime, dag: DAG, session: Session | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from backfill.clock import Clock
@@ -27,7 +28,7 @@ from backfill.jobs.timeouts import TIMED_OUT, RunTimeouts
 from backfill.jobs.verdict import Budget
 from backfill.keys import TaskInstanceKey
 from backfill.messages import ExecutorEvent
-from backfill.states import ENDED_BADLY, FINISHED, DagRunState, TaskInstanceState
+from backfill.states import ENDED_BADLY, FINISHED, IN_FLIGHT, DagRunState, TaskInstanceState
 from backfill.store import subdags
 from backfill.store.database import Tx
 from backfill.store.runs import TaskTemplate
@@ -279,6 +280,23 @@ class Course:
     def at_rest(self) -> bool:
         """Whether nothing in the window is in flight, ready or due, and nothing waits for another job (S9.4)."""
         return self.window.idle() and not self.window.awaiting_previous()
+
+    def cleared_dates_awaited(self, active_runs: Collection[RunFacts]) -> set[datetime]:
+        """Return the dates that somebody cleared, if nothing in the window can go before one of them or another job's run has ended."""
+        if not (active_runs and self.policy.dispatches and self.window.idle() and self.window.awaiting_previous()):
+            return set()
+        return self.admission.pending_before(max(run.ordinal for run in active_runs))
+
+    def run_to_give_back(self, active_runs: Iterable[RunFacts]) -> RunFacts | None:
+        """Return the last run in the window that may leave it and come again; None: none may.
+
+        Nothing of it is in flight, nor does the task that stands for a subdag run; nor would its failures be cleared once more (S2.9).
+        """
+        kept = {*IN_FLIGHT, *(ENDED_BADLY if self.request.rerun_failed_tasks else ())}
+        for run in sorted(active_runs, key=lambda run: run.ordinal, reverse=True):
+            if not any(row.state in kept for row in self.window.rows(run.id)):
+                return run
+        return None
 
     def stuck_outcomes(self, ti_status: DagRunTaskStatus) -> list[RunOutcome]:
         """Return the ends of runs whose unfinished task instances can all never run; these are sorted as blocked (S9.3)."""

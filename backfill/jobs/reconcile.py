@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence, Set as AbstractSet
-from datetime import timedelta
+from collections.abc import Collection, Mapping, Sequence, Set as AbstractSet
+from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
@@ -182,6 +182,15 @@ class Reconciler:
             found = self._workplace.read(lambda tx: self._course.previous_of(tx, waiting), session)
             for dag_run_id in waiting:
                 window.update_previous(dag_run_id, found.get(dag_run_id))
+
+    def give_up(self, dates: Collection[datetime], session: Session | None = None) -> set[datetime]:
+        """Let nobody wait any longer for what the job was to do at `dates` and will not (S9.3); return those that runs waited for."""
+        window = self._course.window
+        found = self._workplace.read(lambda tx: self._course.previous_of(tx, window.awaiting_previous()), session)
+        forsaken = {run_id: previous for run_id, previous in found.items() if previous.logical_date in dates}
+        for run_id, previous in forsaken.items():
+            window.update_previous(run_id, previous._replace(driven=False))
+        return {previous.logical_date for previous in forsaken.values()}
 
     def read_again(self, running: Running, session: Session | None = None) -> list[TaskInstanceFacts]:
         """Return the rows of all that is thought to be running."""

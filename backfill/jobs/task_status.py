@@ -130,6 +130,12 @@ class DagRunTaskStatus:
         self.not_ready |= self.to_run.keys()
         self.to_run.clear()
 
+    def give_back(self, run: RunFacts, task_instances: Iterable[TaskInstance]) -> None:
+        """Let a run leave the window that will come again: it counts as one of those not admitted."""
+        self.active_runs.pop(run.id, None)
+        for ti in task_instances:
+            self.forget(ti.key)
+
     def let_go(self, run: RunFacts, task_instances: Iterable[TaskInstance]) -> None:
         """Let a run leave the window: its keys go, their numbers stay."""
         self.active_runs.pop(run.id, None)

@@ -14,7 +14,7 @@ from model_jobs import run_at
 from backfill.facts import RunFacts, TaskInstanceFacts
 from backfill.keys import backfill_run_id
 from backfill.states import ENDED_BADLY, IDLE, IN_FLIGHT, UNFINISHED
-from backfill.store import previous, runs
+from backfill.store import giving_way, previous, runs
 from backfill.store.runs import TaskTemplate
 
 
@@ -242,6 +242,27 @@ def finish_runs(
             if date.dag_run_id == run_id and date.active:
                 t.change("date", key, progress="finished")
     return finished
+
+
+@answers(giving_way._GIVE_BACK)
+def give_back(t: Tables, now: datetime, *, job_id: int, dag_run_id: int, earlier_id: int | None) -> list[Any]:
+    run = t.run.get(dag_run_id)
+    if earlier_id in t.run and t.run[earlier_id].state == "running":
+        return []
+    if run is None or run.state != "running" or run.job_id != job_id:
+        return []
+    if any(ti.state in IN_FLIGHT for ti in t.tis_of([dag_run_id])):
+        return []
+    admitted = [
+        key
+        for key, date in t.date.items()
+        if date.dag_run_id == dag_run_id and date.active and date.progress == "admitted"
+    ]
+    if admitted:
+        t.change("run", dag_run_id, state="queued", job_id=None)
+    for key in admitted:
+        t.change("date", key, progress="pending", action="take")
+    return [(dag_run_id,) for _ in admitted]
 
 
 @answers(previous._SELECT_PREVIOUS)

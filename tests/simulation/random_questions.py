@@ -14,7 +14,7 @@ from model_database import Row, Tables
 from random_rows import DAGS, DAYS, NOW, POOLS, TASKS, Dice
 from scripts import DAY, FIRST
 
-from backfill.states import ACTIVE_JOB, FINISHED, JobState
+from backfill.states import ACTIVE_JOB, FINISHED, IN_FLIGHT, JobState
 from backfill.store import (
     attempts,
     claims,
@@ -22,6 +22,7 @@ from backfill.store import (
     dags,
     database,
     dates,
+    giving_way,
     job_rows,
     jobs,
     leases,
@@ -78,6 +79,7 @@ _MODULES = (
     dags,
     database,
     dates,
+    giving_way,
     job_rows,
     jobs,
     leases,
@@ -299,6 +301,17 @@ def _finish_runs(dice: Dice, t: Tables) -> Parameters:
     states = [dice.choice(["success", "failed", "failed", "running"]) for _ in run_ids]
     seen = [(ti.id, ti.state if not dice.rarely() else "none") for ti in _tis(dice, t)[:3]]
     return {"dag_run_ids": run_ids, "states": states, **_columns(seen, "ti_ids", "ti_states")}
+
+
+@asked_with(giving_way._GIVE_BACK)
+def _give_back(dice: Dice, t: Tables) -> Parameters:
+    admitted = {date.dag_run_id for date in _in_order(t.date) if date.active and date.progress == "admitted"}
+    running = [run.id for run in _in_order(t.run) if run.state == "running" and run.job_id and run.id in admitted]
+    idle = [run_id for run_id in running if not any(ti.state in IN_FLIGHT for ti in t.tis_of([run_id]))]
+    run_id = dice.choice((idle if dice.often() else running) or [*_run_ids(dice, t), _GONE])
+    job_id = t.run[run_id].job_id if run_id in t.run and dice.often() else _job_id(dice, t)
+    earlier_id = dice.choice([*_run_ids(dice, t), _GONE]) if dice.rarely() else None
+    return {"job_id": job_id, "dag_run_id": run_id, "earlier_id": earlier_id}
 
 
 @asked_with(previous._SELECT_PREVIOUS)
