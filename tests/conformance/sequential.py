@@ -266,9 +266,9 @@ class Sequential:
     def _decided(self, run: Run, task_id: str) -> str:
         """Lines 1 and 2: S4.8."""
         mine = self.graph.tasks[task_id]
-        near = {other for other in self.graph.up[task_id] if self._reach(other)}
+        near = {other for other in self.graph.up[task_id] if self._reach(other) == "children"}
         far = {other for other in self.graph.far(task_id, self.graph.up) if self._reach(other) == "all"}
-        deciders = run.rows(near if mine.get("teardown") else near | far)
+        deciders = run.rows(near if mine.get("teardown") else near | far)  # those that reach far leave teardowns alone
         if any(each.state is WAITS for each in deciders):
             return "wait"
         return "skipped" if any(each.state == "success" and task_id in each.skips for each in deciders) else "pass"
