@@ -31,6 +31,7 @@ from backfill.exceptions import (
     ServiceUnavailable,
 )
 from backfill.jobs.clear import ClearCount, ClearScope
+from backfill.jobs.control import Control
 from backfill.jobs.creation import ConfirmReset
 from backfill.jobs.report import Report
 from backfill.jobs.request import BackfillRequest
@@ -91,10 +92,10 @@ class FakeRuntime:
         self.requests.append(request)
         self.submitted.append(submit)
         self.telemetry.emit(Note(7, "3 dates left out."))
-        return SimpleNamespace(id=7, dag_id=loaded.dag.dag_id, state=JobState.QUEUED, total_runs=31)
+        return SimpleNamespace(id=7, dag_id=loaded.dag.dag_id, state=JobState.QUEUED, total_runs=31, control=Control())
 
     def load_job(self, job_id: int) -> Any:
-        return SimpleNamespace(id=job_id, uses_celery=lambda: self.uses_celery)
+        return SimpleNamespace(id=job_id, uses_celery=lambda: self.uses_celery, control=Control())
 
     def reach_broker(self) -> None:
         self.broker_url = "redis://broker.example.org/0"
