@@ -62,7 +62,7 @@ def test_an_end_that_dispatch_counted_before_it_was_heard_of_brings_no_second_lo
     assert at_work.executor.order() == ["a1", "b1", "c1"]
     for ti, looks in ((unheard, False), (running, True)):
         house.set_rows(ti.facts.id, state="success", try_open=False)
-        at_work.job._observe(
+        at_work.job._books.observe(
             at_work.ti_status, at_work.workplace.read(lambda tx, ti=ti: select_facts(tx, [ti.facts.id]))
         )
         assert at_work.job._dispatcher.worth_a_look() is looks
