@@ -39,8 +39,9 @@ _QUEUES = 4
 
 _SPAN = """
 select count(*), extract(epoch from max(end_date) - min(queued_dttm)) from task_instance
-where dag_id = :dag_id and state = 'success'
+where state = 'success' and run_id between :first and :last
 """
+_RUN_ID = "backfill__{:%Y-%m-%d}T00:00:00+00:00"
 
 
 def measure(ground: Ground, mode: Mode) -> Found:
@@ -94,15 +95,16 @@ class _Airflow:
             yield self
 
     def tasks_per_second(self, dates: int) -> float:
-        """Backfill `dates` dates of a DAG of its own name, and return the throughput."""
+        """Backfill the next `dates` dates, and return the throughput."""
+        first = FIRST + timedelta(days=dates * self._rounds)
+        last = first + timedelta(days=dates - 1)
         self._rounds += 1
-        dag_id = f"bench_{self._rounds}"
-        last = FIRST + timedelta(days=dates - 1)
-        command = [self._program, "dags", "backfill", dag_id, "-s", f"{FIRST:%Y-%m-%d}", "-e", f"{last:%Y-%m-%d}"]
-        call(command, self._environment(dag_id), self._ground.log("airflow"))
+        command = [self._program, "dags", "backfill", "bench", "-s", f"{first:%Y-%m-%d}", "-e", f"{last:%Y-%m-%d}"]
+        call(command, self._environment(), self._ground.log("airflow"))
         engine = create_engine(self._url.render_as_string(hide_password=False), application_name="backfill bench")
         with engine.connect() as tx:
-            count, seconds = tx.execute(text(_SPAN), {"dag_id": dag_id}).one()
+            span = {"first": _RUN_ID.format(first), "last": _RUN_ID.format(last)}
+            count, seconds = tx.execute(text(_SPAN), span).one()
         engine.dispose()
         rows.check(count, TASKS * dates)
         return float(count) / float(seconds)
@@ -113,7 +115,7 @@ class _Airflow:
         call([self._program, "version"], self._environment(), log)
         return log.read_text().split()[-1]
 
-    def _environment(self, dag_id: str = "bench_1") -> dict[str, str]:
+    def _environment(self) -> dict[str, str]:
         url = self._url.render_as_string(hide_password=False)
         queues = f"{self._ground.broker_url}?virtual_host={_QUEUES}"
         own = {
@@ -124,7 +126,6 @@ class _Airflow:
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url,
             "AIRFLOW__CELERY__BROKER_URL": queues,
             "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{url}",
-            "BENCH_DAG_ID": dag_id,
         }
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         return {**inherited, **own, "PATH": f"{Path(self._program).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
