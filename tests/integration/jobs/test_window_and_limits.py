@@ -1,6 +1,7 @@
 """The window slides, and no limit is ever exceeded, also by two jobs at once (S2.13, S5)."""
 
 import threading
+from collections import Counter
 from contextlib import contextmanager
 
 import pytest
@@ -34,6 +35,19 @@ def small_portions(monkeypatch):
     """Let one round of the loop do no more than two task instances' worth of anything."""
     for module in ("admission", "base_job", "dispatch", "reconcile"):
         monkeypatch.setattr(f"backfill.jobs.{module}.PORTION", 2)
+
+
+def test_no_more_is_sent_than_executors_have_an_appetite_for_and_the_rest_once_they_have(house, monkeypatch):
+    at_work = house.at_work(dag_of("a", "b", "c", "d"), days=2)
+    wanted = {"most": 3}
+    monkeypatch.setattr(at_work.executor, "appetite", lambda in_flight: wanted["most"] and wanted["most"] - in_flight)
+    step(at_work)
+    assert Counter(house.states().values()) == {"queued": 3, "scheduled": 5}
+    step(at_work)  # nothing was reported: they have what they want
+    assert Counter(house.states().values()) == {"queued": 3, "scheduled": 5}
+    wanted["most"] = None
+    step(at_work)
+    assert Counter(house.states().values()) == {"queued": 8}
 
 
 @pytest.mark.parametrize(("end", "next_one"), [("success", 1), ("failed", 0)])
