@@ -94,6 +94,10 @@ class BaseExecutor(ABC):
         """Return what has been reported since the last call, oldest first."""
         return self.context.mailbox.drain()
 
+    def appetite(self, in_flight: int) -> int | None:  # noqa: ARG002  # most take whatever comes
+        """Return how many attempts more it would have now, while `in_flight` of the job are; None: any number."""
+        return None
+
     @abstractmethod
     def holds(self, attempt_ids: Iterable[str]) -> set[str]:
         """Return those of `attempt_ids` that wait for a worker, or run on one as far as this executor knows (S8.4, S8.5)."""

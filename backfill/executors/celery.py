@@ -179,6 +179,10 @@ def _transport_options() -> dict[str, Any]:
     }
 
 
+#: Attempts that are sent though nothing is known, neither of tasks nor of workers.
+FIRST_HELPING = 16
+
+
 class CeleryExecutor(BaseExecutor):
     """Sends attempts to their worker queues, several short ones in one message while workers are busy (`bundling`).
 
@@ -227,6 +231,17 @@ class CeleryExecutor(BaseExecutor):
                 return []
             case Sent():
                 return []
+
+    def appetite(self, in_flight: int) -> int | None:
+        """Return None as soon as it is known how long any task takes: until then no more than keeps all processes busy.
+
+        What is not known travels alone, and so costs several times as much as what could share a message a moment later.
+        """
+        if self._durations:
+            return None
+        with suppress(ServiceUnavailable):  # then as at the last look
+            self._ask(self._slots.ask_if_due)
+        return max(0, max(FIRST_HELPING, 2 * self._slots.total()) - in_flight)
 
     def catch_up(self) -> None:
         """Send messages again that may be lost."""

@@ -21,6 +21,10 @@ class Durations:
     def __init__(self) -> None:
         self._expected: OrderedDict[Hashable, float] = OrderedDict()
 
+    def __bool__(self) -> bool:
+        """Return whether anything is known."""
+        return bool(self._expected)
+
     def expected(self, task: Hashable) -> float | None:
         """Return how long the next task instance of `task` will probably take; None if none has been heard of."""
         return self._expected.get(task)

@@ -27,6 +27,10 @@ class Slots:
         """Return how many processes take messages from `queue`; one as long as none has been heard of."""
         return max(1, self._counted[queue])
 
+    def total(self) -> int:
+        """Return how many have been heard of, once for each queue that they listen to."""
+        return self._counted.total()
+
     def ask_if_due(self, client: redis.Redis) -> None:
         """Ask the broker, unless it was asked a moment ago; raises `redis.RedisError`."""
         now = self._clock()

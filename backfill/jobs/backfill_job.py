@@ -20,11 +20,12 @@ from backfill.dag import DAG
 from backfill.engine.window import RunOutcome
 from backfill.executors import BaseExecutor
 from backfill.facts import RunFacts, TaskInstanceFacts
-from backfill.jobs.admission import CROWDED_OUT, GIVEN_BACK, GIVEN_UP, Admission, Admitted, OpenedRuns
+from backfill.jobs.admission import Admission
 from backfill.jobs.base_job import PORTION, BaseJob, Lease, Workplace
+from backfill.jobs.bookkeeping import Bookkeeping
 from backfill.jobs.callbacks import RunCallbacks
 from backfill.jobs.cancel import Cancellation
-from backfill.jobs.conclusion import collect_errors, conclude, progress, tell_ends
+from backfill.jobs.conclusion import collect_errors, conclude, progress
 from backfill.jobs.control import Control
 from backfill.jobs.course import Course
 from backfill.jobs.dispatch import Dispatcher
@@ -33,15 +34,15 @@ from backfill.jobs.reconcile import Reconciler
 from backfill.jobs.report import Report, ReportedError
 from backfill.jobs.request import BackfillRequest
 from backfill.jobs.routing import executor_names
-from backfill.jobs.settling import end_runs, outcomes_at_the_end, write_decisions
+from backfill.jobs.settling import write_decisions
 from backfill.jobs.task_status import DagRunTaskStatus, TaskInstance
-from backfill.jobs.timeouts import attempts_to_stop
+from backfill.jobs.turnover import Turnover
 from backfill.jobs.waits import Waits
 from backfill.keys import TaskInstanceKey
-from backfill.states import FINISHED, IN_FLIGHT, DagRunState, JobState, Reprocess, TaskInstanceState
+from backfill.states import JobState, Reprocess, TaskInstanceState
 from backfill.store import task_instances
 from backfill.store.dates import PlannedDate
-from backfill.telemetry import Dispatched, Event, Note, RunAdmitted, RunSettled
+from backfill.telemetry import Dispatched, Event, Note
 from backfill.timetables import RunDate
 
 
@@ -143,6 +144,15 @@ class BackfillJob(BaseJob):
         self._waits = Waits(self.course.window, workplace.settings.core.parallelism or None)
         self._callbacks = RunCallbacks(self.dag)
         self._reconciler = Reconciler(self.id, self.course, workplace, self._callbacks)
+        self._books = Bookkeeping(self, self.course)
+        self._turnover = Turnover(
+            self,
+            self.course,
+            books=self._books,
+            reconciler=self._reconciler,
+            callbacks=self._callbacks,
+            dispatches=lambda: self._dispatches,
+        )
         self.control.wake_by(workplace.mailbox)
         for executor in workplace.executors.values():
             self.control.before_leaving_at_once(executor.kill)
@@ -186,7 +196,7 @@ class BackfillJob(BaseJob):
             if self._settle_runs(ti_status, session):
                 self.at_work().lease.renew_if_due()
                 continue  # places in the window are free
-            if self._make_way(ti_status, session):
+            if self._turnover.make_way(ti_status, session):
                 continue
             self._log_progress(ti_status)
             if self._is_over(run_dates):
@@ -229,60 +239,7 @@ class BackfillJob(BaseJob):
 
     def _admit(self, run_dates: Admission, ti_status: DagRunTaskStatus, session: Session | None) -> None:
         """Let the dates whose turn it is into the window, as many as there is room for (S2.13)."""
-        if self._may_admit(run_dates, len(ti_status.active_runs)):
-            admitted = self.at_work().write_under_limits(
-                lambda tx, _: run_dates.admit_next(tx), [self.dag_id], [], session
-            )
-            self._take_in_admitted(run_dates, admitted, ti_status, session)
-
-    def _may_admit(self, run_dates: Admission, active_runs: int) -> bool:
-        """Return whether to look for dates whose turn it is, with so many of this job's runs in the window."""
-        allowed = self._dispatches and self.course.policy.admits and not self.course.rhythm.admission
-        return allowed and run_dates.worth_a_look(active_runs)
-
-    def _take_in_admitted(
-        self, run_dates: Admission, admitted: Admitted, ti_status: DagRunTaskStatus, session: Session | None
-    ) -> None:
-        run_dates.confirm(admitted)
-        if run_dates.has_more:
-            self.course.rhythm.go_on()
-        if run_dates.waits_for_others:
-            self.course.rhythm.hold_until_others_move(self.course.rhythm.admission)
-        if run_dates.crowded_out(admitted):
-            self._tell(Note(self.id, CROWDED_OUT.format(self.dag_id)))
-        self.course.count_as_done(ti_status, admitted.done)
-        self._let_in(admitted.opened, ti_status, session)
-
-    def _make_way(self, ti_status: DagRunTaskStatus, session: Session | None) -> bool:
-        """Where the window waits for a date that was cleared, let that have the place of a later run (S2.13); True: go on at once.
-
-        If it will never come, nobody drives it any more, and what waits for it is blocked (S9.3).
-        """
-        course = self.course
-        awaited = course.cleared_dates_awaited(ti_status.active_runs.values()) if self._dispatches else set()
-        if not awaited:
-            return False
-        if course.policy.admits:
-            run = course.run_to_give_back(ti_status.active_runs.values())
-            if run is not None:
-                return self._give_back(run, ti_status, session)
-            if course.admission.may_find_room:
-                return False
-        given_up = self._reconciler.give_up(awaited, session)
-        if given_up:
-            self._tell(Note(self.id, GIVEN_UP.format(min(given_up).isoformat())))
-        return bool(given_up)
-
-    def _give_back(self, run: RunFacts, ti_status: DagRunTaskStatus, session: Session | None) -> bool:
-        opened = self.at_work().write_under_limits(
-            lambda tx, _: self.course.admission.admit_in_place_of(tx, run), [self.dag_id], [], session
-        )
-        if opened is None:
-            return False
-        ti_status.give_back(run, self.course.remove(run))
-        self._tell(Note(self.id, GIVEN_BACK.format(run.run_id)))
-        self._let_in(opened, ti_status, session)
-        return True
+        self._turnover.admit(run_dates, ti_status, session)
 
     def _get_dag_run(
         self, run_date: PlannedDate | RunDate | datetime, dag: DAG, session: Session | None = None
@@ -305,7 +262,7 @@ class BackfillJob(BaseJob):
         self._carry_out_decisions(ti_status, session)
         ready = self.course.window.ready_unplaced()
         self.at_work().write(lambda tx: task_instances.schedule_if_idle(tx, ready), session)
-        self._observe(ti_status, self.at_work().read(lambda tx: task_instances.select_facts(tx, ready), session))
+        self._books.observe(ti_status, self.at_work().read(lambda tx: task_instances.select_facts(tx, ready), session))
         return dict(ti_status.to_run)
 
     def _task_instances_for_dag_runs(
@@ -314,24 +271,7 @@ class BackfillJob(BaseJob):
         """Bring the task instances of `dag_runs` in line with the DAG (S2.12) and take them into the window."""
         if dag_runs:
             opened = self.at_work().write(lambda tx: self.course.open_runs(tx, dag_runs), session)
-            self._let_in(opened, ti_status, session)
-
-    def _let_in(self, opened: OpenedRuns, ti_status: DagRunTaskStatus, session: Session | None) -> None:
-        """Take runs and their task instances into the window."""
-        in_flight: list[TaskInstance] = []
-        for run in opened.runs:
-            if run.dag_id == self.dag_id:  # those of subdags do not count (S2.3)
-                ti_status.active_runs[run.id] = run
-                self._tell(RunAdmitted(self.id, run.run_id))
-            ti_status.executed_dag_run_dates.add(run.logical_date)
-            rows = opened.rows.get(run.id, [])
-            self.course.window.admit(run, rows, first=self.course.is_first(run), previous=opened.previous.get(run.id))
-            for ti in self.course.task_instances(row for row in rows if self.course.window.knows(row.id)):
-                self._sort(ti_status, ti)
-                if ti.facts.state in IN_FLIGHT:
-                    in_flight.append(ti)
-        if in_flight:
-            self._observe(ti_status, self._reconciler.take_charge(opened.runs, in_flight, session))
+            self._turnover.let_in(opened, ti_status, session)
 
     # -- ready task instances become attempts ---------------------------------------------------------------------------
 
@@ -353,10 +293,10 @@ class BackfillJob(BaseJob):
         placed = self.at_work().write_under_limits(
             self._dispatcher.place, list(self.course.dags), self.course.pools, session
         )
-        self._observe(ti_status, placed.rows)
+        self._books.observe(ti_status, placed.rows)
         unsent = self._dispatcher.publish(placed.queued, default=executor)
         if unsent:
-            self._observe(ti_status, self._reconciler.take_back_unsent(placed.queued, unsent, session))
+            self._books.observe(ti_status, self._reconciler.take_back_unsent(placed.queued, unsent, session))
         if placed.queued:
             self._tell(Dispatched(self.id, tuple(self.course.window.key(row.id) for row in placed.queued)))
 
@@ -364,8 +304,8 @@ class BackfillJob(BaseJob):
         """Let the runs of subdags begin whose `SubDagOperator` is ready; their tasks may be others (S13.2)."""
         while (subdags := self.course.subdags) and not self.course.rhythm.subdags and self.course.window.startable():
             started = self.at_work().write(subdags.start, session)
-            self._observe(ti_status, started.rows)
-            self._let_in(started.opened, ti_status, session)
+            self._books.observe(ti_status, started.rows)
+            self._turnover.let_in(started.opened, ti_status, session)
             if started.refused:
                 self.course.rhythm.hold_until_others_move(self.course.rhythm.subdags)
             self._reconciler.look_back(session)
@@ -380,8 +320,8 @@ class BackfillJob(BaseJob):
         while decisions := self.course.window.decide(self.at_work().lease.now()).going_on_with(begun):
             begun = []
             written = self.at_work().write(partial(write_decisions, self.course, decisions), session)
-            self._announce(ti_status, written.settled)
-            self._observe(ti_status, written.changed)
+            self._books.announce(ti_status, written.settled)
+            self._books.observe(ti_status, written.changed)
             for expanded in written.expanded:
                 self.course.window.set_length(*expanded)
             self.course.go_on_later_with(written.half_expanded)
@@ -409,39 +349,12 @@ class BackfillJob(BaseJob):
         """
         observed = ti_status.observed()
         if observed is not None:
-            self._observe(ti_status, observed)
+            self._books.observe(ti_status, observed)
             return
         rows = self._reconciler.read_again(ti_status.running, session)
-        self._observe(ti_status, rows)
+        self._books.observe(ti_status, rows)
         for ti in self.course.task_instances(row for row in rows if self.course.window.knows(row.id)):
             ti_status.sort(ti)  # also what is no news to the window
-
-    def _observe(self, ti_status: DagRunTaskStatus, rows: Iterable[TaskInstanceFacts]) -> None:
-        """Take in rows as they are now; what is news about them is sorted and told."""
-        observed, window = list(rows), self.course.window
-        keys = {row.id: window.key(row.id) for row in observed if window.knows(row.id)}
-        changed = window.take_in(observed)
-        for row in observed:
-            key = keys.get(row.id)
-            if key is not None and (key.map_index != row.map_index or not window.knows(row.id)):
-                ti_status.forget(
-                    key
-                )  # an expansion gave it an index, and with it another key, or did without it (S4.7)
-        self._announce(ti_status, changed)
-
-    def _announce(self, ti_status: DagRunTaskStatus, changed: Iterable[TaskInstanceFacts]) -> None:
-        ended = []
-        for ti in self.course.task_instances(changed):
-            self._sort(ti_status, ti)
-            if ti.facts.state in FINISHED or ti.facts.state == TaskInstanceState.UP_FOR_RETRY:
-                ended.append(ti)
-        self.course.note_ends(ended)
-        tell_ends(self, ended)
-
-    def _sort(self, ti_status: DagRunTaskStatus, ti: TaskInstance) -> None:
-        """Put `ti` into its bucket, and count it if it ended badly (S9.1)."""
-        ti_status.sort(ti)
-        self.course.count_failures(ti)
 
     def reset_state_for_orphaned_tasks(
         self, filter_by_dag_run: RunFacts | None = None, session: Session | None = None
@@ -457,7 +370,7 @@ class BackfillJob(BaseJob):
 
     def _settle_runs(self, ti_status: DagRunTaskStatus, session: Session | None) -> bool:
         """Finish the runs that have nothing unfinished left, and return whether there were any (S2.14)."""
-        outcomes = self._time_out_runs(ti_status, session)
+        outcomes = self._turnover.time_out(ti_status, session)
         overdue = {outcome.dag_run_id for outcome in outcomes}
         outcomes += [outcome for outcome in self.course.window.finished_runs() if outcome.dag_run_id not in overdue]
         if self.course.policy.closes_stuck_runs:
@@ -465,72 +378,13 @@ class BackfillJob(BaseJob):
         self._end_runs(outcomes, ti_status, session)
         return bool(outcomes)
 
-    def _time_out_runs(self, ti_status: DagRunTaskStatus, session: Session | None) -> list[RunOutcome]:
-        """Skip what is unfinished in runs whose `dagrun_timeout` is over, stop what runs of it, and return their ends (S6.6)."""
-        if self.course.timeouts.due_in(self.at_work().lease.now()) != 0:
-            return []
-        timed_out = self.at_work().write(self.course.timeouts.write, session)
-        self._reconciler.stop(attempts_to_stop(timed_out.rows, self.course.window.facts))
-        self._observe(ti_status, timed_out.rows)
-        ti_status.timed_out.extend(run for run in ti_status.active_runs.values() if timed_out.is_about(run))
-        return timed_out.outcomes
-
     def _set_unfinished_dag_runs_to_failed(self, dag_runs: Iterable[RunFacts], session: Session | None = None) -> None:
         """Close the runs that nothing can finish any more: by their task instances if all are finished, else `failed` (S9.4)."""
-        if outcomes := outcomes_at_the_end(self.course, dag_runs):
-            self._write_ends(outcomes, DagRunTaskStatus(), session, at_the_end=True)
+        self._turnover.close(dag_runs, session)
 
     def _end_runs(self, outcomes: Sequence[RunOutcome], ti_status: DagRunTaskStatus, session: Session | None) -> None:
         """Write how runs ended, let them leave the window, and tell of it."""
-        if not outcomes:
-            return
-        ended, admitted = self._write_ends(outcomes, ti_status, session)
-        for outcome in ended:
-            run = ti_status.active_runs.get(outcome.dag_run_id)
-            if run is not None:  # that of a subdag stays until the run leaves that it belongs to
-                ti_status.let_go(run, self.course.remove(run))
-        self._reconciler.look_back(session)
-        if admitted is not None:
-            self._take_in_admitted(self.course.admission, admitted, ti_status, session)
-
-    def _write_ends(
-        self,
-        outcomes: Sequence[RunOutcome],
-        ti_status: DagRunTaskStatus,
-        session: Session | None,
-        *,
-        at_the_end: bool = False,
-    ) -> tuple[Sequence[RunOutcome], Admitted | None]:
-        """Write how runs ended, and with those of subdags the task instances that stand for them (S13.4); return what held.
-
-        Where the dates of the job go on in any case, those whose turn it is are admitted in the same transaction.
-        """
-        end = partial(end_runs, self.course, outcomes, at_the_end=at_the_end)
-        if not at_the_end and self._admits_after(outcomes, ti_status):
-            ended, admitted = self.at_work().write_under_limits(
-                lambda tx, _: (end(tx), self.course.admission.admit_next(tx)), [self.dag_id], [], session
-            )
-        else:
-            ended, admitted = self.at_work().write(end, session), None
-        mirrored = ended.mirrored
-        self._reconciler.stop(mirrored.attempts)
-        for outcome in ended.outcomes:
-            run = self.course.window.run(outcome.dag_run_id)
-            self.course.count_end(outcome)
-            self._callbacks.fire(run, outcome.state, outcome.reason)
-            if run.dag_id == self.dag_id:
-                self._tell(RunSettled(self.id, run.run_id, outcome.state, outcome.reason))
-        self._observe(ti_status, (*ended.changed, *mirrored.ended, *mirrored.stopped))
-        self.course.note_ends_of_subdags(ended.outcomes)
-        for ti in self.course.task_instances(mirrored.ended):
-            self._callbacks.fire_of_task(self.course.window.run(ti.facts.dag_run_id), ti, mirrored.errors[ti.facts.id])
-        return ended.outcomes, admitted
-
-    def _admits_after(self, outcomes: Sequence[RunOutcome], ti_status: DagRunTaskStatus) -> bool:
-        """Return whether dates may be admitted once `outcomes` are written: a failed run may be what stops the job (S9.1)."""
-        leave = sum(outcome.dag_run_id in ti_status.active_runs for outcome in outcomes)
-        succeed = all(outcome.state == DagRunState.SUCCESS for outcome in outcomes)
-        return succeed and self._may_admit(self.course.admission, len(ti_status.active_runs) - leave)
+        self._turnover.end(outcomes, ti_status, session)
 
     def _collect_errors(self, ti_status: DagRunTaskStatus, session: Session | None = None) -> list[ReportedError]:
         """Return what ended badly and what is blocked, by run date, topology and map index (S9.7)."""
@@ -555,7 +409,7 @@ class BackfillJob(BaseJob):
         def take_back() -> None:
             if lease.control.state == JobState.PAUSED:
                 self._tell(Note(self.id, f"Job {self.id} is paused: nothing more is started until it is resumed."))
-            self._observe(ti_status, self._reconciler.take_back_unclaimed(ti_status.running, session))
+            self._books.observe(ti_status, self._reconciler.take_back_unclaimed(ti_status.running, session))
 
         self.control.obey(
             lease.control,

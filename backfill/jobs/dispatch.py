@@ -48,7 +48,14 @@ class Dispatcher:
     def worth_a_look(self) -> bool:
         """Return whether something is ready, and not just held back by limits or a broker that is away."""
         rhythm = self._course.rhythm
-        return self._course.window.ready_count() > 0 and not (rhythm.dispatch or rhythm.broker)
+        return self._course.window.ready_count() > 0 and not (rhythm.dispatch or rhythm.broker) and self._at_once() > 0
+
+    def _at_once(self) -> int:
+        """Return how many attempts executors would have now; none until they report something if they have enough to learn from."""
+        in_flight = self._course.window.counts().running
+        wanted = [executor.appetite(in_flight) for executor in self._workplace.executors.values()]
+        limited = [most for most in wanted if most is not None]
+        return PORTION if len(limited) < len(wanted) else min([PORTION, *limited])
 
     def place(self, tx: Tx, pool_sizes: Mapping[str, int]) -> Placed:
         """Check every limit, take the places and write `queued`, all in the transaction `tx`, which has locked the limits (S5.1).
@@ -59,7 +66,8 @@ class Dispatcher:
         rows = task_instances.select_occupancy(tx, list(course.dags), course.pools, apart=course.limited_task_ids)
         self.occupancy = occupancy = Occupancy(rows, pool_sizes=pool_sizes)
         counted = sum(occupancy.by_dag[dag_id] for dag_id in course.dags)
-        picked = window.pick(occupancy, self._workplace.settings.core.parallelism or None, at_once=PORTION)
+        at_once = self._at_once()
+        picked = window.pick(occupancy, self._workplace.settings.core.parallelism or None, at_once=at_once)
         requests = [self._request(*given) for given in zip(picked, new_attempt_ids(len(picked)), strict=True)]
         course.places_counted = counted + len(picked)
         is_portion = len(picked) == PORTION
@@ -71,7 +79,7 @@ class Dispatcher:
         refused = task_instances.select_facts(tx, [ti_id for ti_id in picked if ti_id not in queued])
         if is_portion or len(unplaced) > MARKED_AT_ONCE:
             rhythm.go_on()
-        elif len(picked) < window.ready_count():
+        elif len(picked) < min(at_once, window.ready_count()):
             rhythm.hold_until_others_move(rhythm.dispatch)
         return Placed(in_turn, in_turn + scheduled + refused)
 

@@ -20,6 +20,7 @@ from backfill.config import Settings
 from backfill.embedded import Servers
 from backfill.exceptions import ConfigError, ServiceUnavailable
 from backfill.executors import CeleryExecutor, ExecutorContext, Mailbox, QueuedAttempt, broker, listener, queues
+from backfill.executors.celery import FIRST_HELPING
 from backfill.executors.slots import Slots
 from backfill.messages import Bundle, DagSource, ExecutorEvent, encode_events, event_stream
 from backfill.states import TaskInstanceState
@@ -341,6 +342,23 @@ def test_as_many_messages_leave_as_processes_are_idle(executor: CeleryExecutor, 
     attempts = [queued(number=number) for number in range(7)]
     executor.queue_task_instances(attempts)
     assert [len(bundle) for bundle in bundles(server)] == [3, 3, 1]
+
+
+def test_until_a_duration_is_known_no_more_is_wanted_than_keeps_all_processes_busy(
+    executor: CeleryExecutor, server: redis.Redis
+) -> None:
+    assert [executor.appetite(in_flight) for in_flight in (0, 10, 30)] == [FIRST_HELPING, FIRST_HELPING - 10, 0]
+    server.set(presence_key("one@host"), Presence(hostname="one@host", concurrency=20, queues=["backfill"]).body())
+    executor._slots = Slots()  # workers have come, and a while has passed
+    assert [executor.appetite(in_flight) for in_flight in (0, 10, 50)] == [40, 30, 0]
+    teach(executor, server, 0.001)
+    assert executor.appetite(1_000_000) is None
+
+
+def test_while_the_broker_is_away_as_much_is_wanted_as_at_the_last_look(own_broker: OwnBroker) -> None:
+    with started(own_broker.url) as executor:
+        own_broker.send_signal(signal.SIGKILL)
+        assert executor.appetite(0) == FIRST_HELPING
 
 
 @pytest.mark.parametrize("state", [TaskInstanceState.RUNNING, TaskInstanceState.SUCCESS])

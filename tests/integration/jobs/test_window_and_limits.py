@@ -1,6 +1,7 @@
 """The window slides, and no limit is ever exceeded, also by two jobs at once (S2.13, S5)."""
 
 import threading
+from collections import Counter
 from contextlib import contextmanager
 
 import pytest
@@ -36,6 +37,19 @@ def small_portions(monkeypatch):
         monkeypatch.setattr(f"backfill.jobs.{module}.PORTION", 2)
 
 
+def test_no_more_is_sent_than_executors_have_an_appetite_for_and_the_rest_once_they_have(house, monkeypatch):
+    at_work = house.at_work(dag_of("a", "b", "c", "d"), days=2)
+    wanted = {"most": 3}
+    monkeypatch.setattr(at_work.executor, "appetite", lambda in_flight: wanted["most"] and wanted["most"] - in_flight)
+    step(at_work)
+    assert Counter(house.states().values()) == {"queued": 3, "scheduled": 5}
+    step(at_work)  # nothing was reported: they have what they want
+    assert Counter(house.states().values()) == {"queued": 3, "scheduled": 5}
+    wanted["most"] = None
+    step(at_work)
+    assert Counter(house.states().values()) == {"queued": 8}
+
+
 @pytest.mark.parametrize(("end", "next_one"), [("success", 1), ("failed", 0)])
 def test_the_next_date_comes_in_with_the_end_of_a_run_unless_a_failure_stops_the_job(house, end, next_one):
     at_work = house.at_work(dag_of("a", max_active_runs=1), days=2)
@@ -62,7 +76,7 @@ def test_an_end_that_dispatch_counted_before_it_was_heard_of_brings_no_second_lo
     assert at_work.executor.order() == ["a1", "b1", "c1"]
     for ti, looks in ((unheard, False), (running, True)):
         house.set_rows(ti.facts.id, state="success", try_open=False)
-        at_work.job._observe(
+        at_work.job._books.observe(
             at_work.ti_status, at_work.workplace.read(lambda tx, ti=ti: select_facts(tx, [ti.facts.id]))
         )
         assert at_work.job._dispatcher.worth_a_look() is looks
