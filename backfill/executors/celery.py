@@ -181,6 +181,8 @@ def _transport_options() -> dict[str, Any]:
 
 #: Attempts that are sent though nothing is known, neither of tasks nor of workers.
 FIRST_HELPING = 16
+#: For how long so few are sent, in seconds: those that nobody takes must not hold back others, which are for another queue.
+FIRST_HELPING_FOR = 1.0
 
 
 class CeleryExecutor(BaseExecutor):
@@ -202,6 +204,8 @@ class CeleryExecutor(BaseExecutor):
         #: Set, also by the listener's thread, when messages that were sent may have been lost.
         self._doubt = threading.Event()
         self._again_at = 0.0
+        #: When it was first asked for its appetite.
+        self._first_asked: float | None = None
         self._has_marked = False
 
     def start(self, context: ExecutorContext) -> None:
@@ -233,11 +237,13 @@ class CeleryExecutor(BaseExecutor):
                 return []
 
     def appetite(self, in_flight: int) -> int | None:
-        """Return None as soon as it is known how long any task takes: until then no more than keeps all processes busy.
+        """Return None as soon as it is known how long any task takes, or after a second: until then no more than keeps all processes busy.
 
         What is not known travels alone, and so costs several times as much as what could share a message a moment later.
         """
-        if self._durations:
+        now = time.monotonic()
+        self._first_asked = now if self._first_asked is None else self._first_asked
+        if self._durations or now >= self._first_asked + FIRST_HELPING_FOR:
             return None
         with suppress(ServiceUnavailable):  # then as at the last look
             self._ask(self._slots.ask_if_due)

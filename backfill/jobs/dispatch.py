@@ -79,7 +79,7 @@ class Dispatcher:
         refused = task_instances.select_facts(tx, [ti_id for ti_id in picked if ti_id not in queued])
         if is_portion or len(unplaced) > MARKED_AT_ONCE:
             rhythm.go_on()
-        elif len(picked) < min(at_once, window.ready_count()):
+        elif len(picked) < window.ready_count():
             rhythm.hold_until_others_move(rhythm.dispatch)
         return Placed(in_turn, in_turn + scheduled + refused)
 

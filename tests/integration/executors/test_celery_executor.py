@@ -19,7 +19,7 @@ from executor_attempts import DATE, ids, queued
 from backfill.config import Settings
 from backfill.embedded import Servers
 from backfill.exceptions import ConfigError, ServiceUnavailable
-from backfill.executors import CeleryExecutor, ExecutorContext, Mailbox, QueuedAttempt, broker, listener, queues
+from backfill.executors import CeleryExecutor, ExecutorContext, Mailbox, QueuedAttempt, broker, celery, listener, queues
 from backfill.executors.celery import FIRST_HELPING
 from backfill.executors.slots import Slots
 from backfill.messages import Bundle, DagSource, ExecutorEvent, encode_events, event_stream
@@ -345,8 +345,9 @@ def test_as_many_messages_leave_as_processes_are_idle(executor: CeleryExecutor, 
 
 
 def test_until_a_duration_is_known_no_more_is_wanted_than_keeps_all_processes_busy(
-    executor: CeleryExecutor, server: redis.Redis
+    executor: CeleryExecutor, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(celery, "FIRST_HELPING_FOR", 3600)
     assert [executor.appetite(in_flight) for in_flight in (0, 10, 30)] == [FIRST_HELPING, FIRST_HELPING - 10, 0]
     server.set(presence_key("one@host"), Presence(hostname="one@host", concurrency=20, queues=["backfill"]).body())
     executor._slots = Slots()  # workers have come, and a while has passed
@@ -355,7 +356,18 @@ def test_until_a_duration_is_known_no_more_is_wanted_than_keeps_all_processes_bu
     assert executor.appetite(1_000_000) is None
 
 
-def test_while_the_broker_is_away_as_much_is_wanted_as_at_the_last_look(own_broker: OwnBroker) -> None:
+def test_what_nobody_takes_spoils_the_appetite_for_a_moment_only(
+    executor: CeleryExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert executor.appetite(0) != 0
+    monkeypatch.setattr(celery, "FIRST_HELPING_FOR", 0)
+    assert executor.appetite(FIRST_HELPING) is None
+
+
+def test_while_the_broker_is_away_as_much_is_wanted_as_at_the_last_look(
+    own_broker: OwnBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(celery, "FIRST_HELPING_FOR", 3600)
     with started(own_broker.url) as executor:
         own_broker.send_signal(signal.SIGKILL)
         assert executor.appetite(0) == FIRST_HELPING

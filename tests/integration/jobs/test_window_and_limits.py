@@ -46,6 +46,7 @@ def test_no_more_is_sent_than_executors_have_an_appetite_for_and_the_rest_once_t
     step(at_work)  # nothing was reported: they have what they want
     assert Counter(house.states().values()) == {"queued": 3, "scheduled": 5}
     wanted["most"] = None
+    at_work.job.course.rhythm.dispatch.end()  # it looks again after a while, or when something has ended
     step(at_work)
     assert Counter(house.states().values()) == {"queued": 8}
 
