@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 STREAM_LENGTH = 100_000
 #: How long a stream stays after its last event, so that none lives for ever.
 STREAM_LIFETIME = timedelta(days=1)
+#: How often it is told that a stream is to live on.
+_RENEWED_EVERY = STREAM_LIFETIME / 24
 #: Entries kept while the broker is away; the oldest go first.
 KEPT = 10_000
 #: Entries sent at once.
@@ -42,6 +44,8 @@ class EventPublisher:
         self._lock = threading.Lock()
         self._try_at = 0.0
         self._is_away = False
+        #: Until when a stream needs not be told to live on, on the monotonic clock.
+        self._lives_on: dict[str, float] = {}
 
     def publish(self, stream: str, events: Sequence[ExecutorEvent]) -> None:
         """Send `events` as one entry, after those that wait. Never raises for a broker that is away."""
@@ -61,6 +65,8 @@ class EventPublisher:
 
     def _send(self) -> None:
         try:
+            if len(self._waiting) == 1 and self._add_to_living(*self._waiting[0]):
+                self._waiting.popleft()
             while self._waiting:
                 batch = list(islice(self._waiting, _BATCH))
                 self._send_batch(batch)
@@ -73,6 +79,16 @@ class EventPublisher:
                 logger.warning("Events wait for the broker at %s: %s", self._endpoint, error)
             self._is_away = True
 
+    def _add_to_living(self, stream: str, text: str) -> bool:
+        """Add an entry by one command if the stream is there and was told lately to live on; return whether that was so."""
+        if time.monotonic() >= self._lives_on.get(stream, 0.0):
+            return False
+        try:
+            added = self._client.xadd(stream, {"e": text}, maxlen=STREAM_LENGTH, approximate=True, nomkstream=True)
+        except redis.ResponseError:
+            return False
+        return added is not None
+
     def _send_batch(self, batch: list[tuple[str, str]]) -> None:
         with self._client.pipeline(transaction=False) as pipeline:
             for stream, text in batch:
@@ -80,6 +96,9 @@ class EventPublisher:
             for stream in {stream for stream, _ in batch}:
                 pipeline.expire(stream, STREAM_LIFETIME)
             answers = pipeline.execute(raise_on_error=False)
+        now = time.monotonic()
+        self._lives_on = {stream: until for stream, until in self._lives_on.items() if until > now}
+        self._lives_on |= dict.fromkeys((stream for stream, _ in batch), now + _RENEWED_EVERY.total_seconds())
         for (stream, text), answer in zip(batch, answers, strict=False):
             if isinstance(
                 answer, redis.ResponseError

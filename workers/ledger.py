@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TypeVar, assert_never
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from backfill.exceptions import ServiceUnavailable
@@ -29,7 +29,7 @@ from backfill.store.attempts import (
     stop_run_after_failure,
 )
 from backfill.store.claims import Claim, claim_if_queued, renew_if_claimed, unclaim_if_running
-from backfill.store.database import is_passing, repeat
+from backfill.store.database import Transactions, is_passing, repeat
 from backfill.store.task_instances import take_back_if_queued
 from workers.conclusion import Conclusion, Ended, Left, StopRun
 from workers.heartbeat import Renewal
@@ -85,6 +85,13 @@ class Writing:
     def __bool__(self) -> bool:
         return bool(self.ended or self.unbegun or self.unwanted or self.claim)
 
+    @property
+    def is_one_statement(self) -> bool:
+        """Whether one statement writes all of it, as for what travels alone: it needs no transaction around it."""
+        if self.unbegun or self.unwanted or (self.ended and self.claim):
+            return False
+        return all(isinstance(each.conclusion, Ended) and each.conclusion.stop_run is None for each in self.ended)
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
@@ -106,13 +113,16 @@ class _Tries:
 class Ledger:
     """Writes for one process. `publish` gets the events of a commit; while `leaving()` nobody waits for a database that is away.
 
+    `alone` is for what is one statement, by which it commits itself.
+
     `refused` says what becomes of an attempt whose end the database will not have. `clock` is what times are on.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Transactions,
         *,
+        alone: Transactions | None = None,
         hostname: str,
         publish: Callable[[Sequence[ExecutorEvent]], None],
         leaving: Callable[[], bool],
@@ -120,6 +130,7 @@ class Ledger:
         clock: Callable[[], float],
     ) -> None:
         self._engine = engine
+        self._alone = alone or engine
         self._hostname = hostname
         self._publish = publish
         self._leaving = leaving
@@ -163,7 +174,7 @@ class Ledger:
         if not writing:
             return Taken()
         tries = _Tries()
-        taken = self._transaction(lambda tx: self._try(tx, writing, tries), patiently)
+        taken = self._transaction(lambda tx: self._try(tx, writing, tries), patiently, alone=writing.is_one_statement)
         events = [event for entry in writing.ended if (event := _report(entry, tries.took_effect)) is not None]
         events += [_given_back(claim.task_instance_id, claim.attempt_id) for claim in writing.unbegun]
         events += [_given_back(attempt.task_instance_id, attempt.attempt_id) for attempt in writing.unwanted]
@@ -187,11 +198,12 @@ class Ledger:
         in_order = dict.fromkeys(each.attempt_id for each in attempts)
         return [claims[attempt_id] for attempt_id in in_order if attempt_id in claims]
 
-    def _transaction(self, work: Callable[[Connection], T], patiently: bool) -> T:
-        """Return what `work` returns; if `patiently`, however long the database is away."""
+    def _transaction(self, work: Callable[[Connection], T], patiently: bool, *, alone: bool) -> T:
+        """Return what `work` returns; if `patiently`, however long the database is away. `alone`: it executes one statement."""
+        engine = self._alone if alone else self._engine
         while True:
             try:
-                return repeat(self._engine, work) if patiently else repeat(self._engine, work, attempts=1)
+                return repeat(engine, work) if patiently else repeat(engine, work, attempts=1)
             except ServiceUnavailable as error:
                 if self._leaving() or not patiently:
                     raise

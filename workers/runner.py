@@ -20,6 +20,7 @@ from backfill.messages import Bundle, ExecutorEvent
 from backfill.states import TaskInstanceState
 from backfill.store.claims import Claim
 from backfill.store.database import repeat
+from backfill.store.direct import DirectEngine
 from workers.attempt import Between, RunningAttempt, Shared
 from workers.conclusion import Conclusion, Ended, conclude
 from workers.dags import DagCache
@@ -74,6 +75,7 @@ class Runner:
         mark: Callable[[str | None], None] = lambda _attempt_id: None,
     ) -> None:
         self._engine = engine
+        self._transactions, self._alone = DirectEngine(engine), DirectEngine(engine, autocommit=True)
         self._hostname = hostname
         self._publish = publish
         self._stopping = stopping
@@ -161,7 +163,8 @@ class Runner:
 
     def _ledger(self, stream: str) -> Ledger:
         return Ledger(
-            self._engine,
+            self._transactions,
+            alone=self._alone,
             hostname=self._hostname,
             publish=partial(self._publish, stream),
             leaving=lambda: self.interruption.reason in _LEAVING,

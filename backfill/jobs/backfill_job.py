@@ -39,7 +39,7 @@ from backfill.jobs.task_status import DagRunTaskStatus, TaskInstance
 from backfill.jobs.turnover import Turnover
 from backfill.jobs.waits import Waits
 from backfill.keys import TaskInstanceKey
-from backfill.states import JobState, Reprocess, TaskInstanceState
+from backfill.states import DagRunState, JobState, Reprocess, TaskInstanceState
 from backfill.store import task_instances
 from backfill.store.dates import PlannedDate
 from backfill.telemetry import Dispatched, Event, Note
@@ -369,14 +369,27 @@ class BackfillJob(BaseJob):
     # -- the end of runs, and of the job --------------------------------------------------------------------------------
 
     def _settle_runs(self, ti_status: DagRunTaskStatus, session: Session | None) -> bool:
-        """Finish the runs that have nothing unfinished left, and return whether there were any (S2.14)."""
+        """Finish the runs that have nothing unfinished left, and return whether there were any (S2.14).
+
+        Those that succeeded may wait a moment for others while more is ready than has a place: each time takes a transaction.
+        """
         outcomes = self._turnover.time_out(ti_status, session)
         overdue = {outcome.dag_run_id for outcome in outcomes}
         outcomes += [outcome for outcome in self.course.window.finished_runs() if outcome.dag_run_id not in overdue]
         if self.course.policy.closes_stuck_runs:
             outcomes += self.course.stuck_outcomes(ti_status)
+        if self.course.rhythm.ends_wait(may_wait=self._may_wait(outcomes)):
+            return False
         self._end_runs(outcomes, ti_status, session)
         return bool(outcomes)
+
+    def _may_wait(self, outcomes: Sequence[RunOutcome]) -> bool:
+        """Return whether nothing depends on when `outcomes` are written: no failure is among them, nothing can time out meanwhile."""
+        succeeded = all(outcome.state == DagRunState.SUCCESS for outcome in outcomes)
+        goes_on = self._dispatches and self.course.policy.dispatches
+        return (
+            bool(outcomes) and succeeded and goes_on and self.course.timeouts.due_in(self.at_work().lease.now()) is None
+        )
 
     def _set_unfinished_dag_runs_to_failed(self, dag_runs: Iterable[RunFacts], session: Session | None = None) -> None:
         """Close the runs that nothing can finish any more: by their task instances if all are finished, else `failed` (S9.4)."""

@@ -13,6 +13,11 @@ BROKER_PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)
 LINGER_SHARE = 0.7
 LONGEST_LINGER = 0.4
 
+#: While more is ready than has a place nothing would come of more runs: for so long, in seconds, the next portion of them is not let
+#: in (unless something ends), and ends of runs are written together.
+MORE_RUNS_AFTER = 0.3
+ENDS_GATHER_FOR = 0.1
+
 Clock = Callable[[], float]
 
 
@@ -58,6 +63,9 @@ class Rhythm:
         self._sweep_at = clock() + sweep_every
         self._failures = 0
         self._goes_on = False
+        self._has_more_runs = False
+        #: When the ends of runs that have gathered are written.
+        self._ends_at: float | None = None
         self._wait_for_worker = 0.0
         #: The next date has no room (S1.7); a run of another type is at the date of a subdag (S2.6); ready task instances
         #: have no place (S1.7); the broker is away (S7.3).
@@ -68,7 +76,7 @@ class Rhythm:
 
     def begin_round(self) -> None:
         """Let what has waited long enough be looked at in the round that begins."""
-        self._goes_on = False
+        self._goes_on = self._has_more_runs = False
         for hold in (self.admission, self.subdags, self.dispatch, self.broker):
             hold.end_if_over()
 
@@ -76,9 +84,28 @@ class Rhythm:
         """Begin the next round at once: this one did only a portion of what there is to do."""
         self._goes_on = True
 
+    def go_on_with_runs(self) -> None:
+        """Let in the runs that are left with the next round, at once; where what is ready has no place, a little later."""
+        self._has_more_runs = True
+        self._let_runs_wait()
+
     def hold_until_others_move(self, hold: Hold) -> None:
         """Look again at what others may free, after `delay_on_limit_secs` (S1.7)."""
         hold.begin(self._look_every)
+        self._let_runs_wait()
+
+    def ends_wait(self, *, may_wait: bool) -> bool:
+        """Return whether ends of runs, if they `may_wait`, are written with others a moment later; asked once in each round.
+
+        They do while nobody waits for the room that they make: more is ready than has a place.
+        """
+        now = self._clock()
+        if not (may_wait and self.dispatch) or (self._ends_at is not None and now >= self._ends_at):
+            self._ends_at = None
+            return False
+        if self._ends_at is None:
+            self._ends_at = now + ENDS_GATHER_FOR
+        return True
 
     def something_ended(self, *, frees_places: bool = True) -> None:
         """Look at once: this job itself has freed what it occupied; not `frees_places`: the last dispatch saw that already."""
@@ -119,7 +146,15 @@ class Rhythm:
 
     def due_in(self) -> float:
         """Return the seconds until the next deadline."""
-        if self._goes_on:
+        if self._goes_on or self._has_more_runs:
             return 0.0
+        ends = [] if self._ends_at is None else [max(0.0, self._ends_at - self._clock())]
         holds = (hold.ends_in() for hold in (self.admission, self.subdags, self.dispatch, self.broker))
-        return min([max(0.0, self._sweep_at - self._clock()), *(seconds for seconds in holds if seconds is not None)])
+        return min(
+            [max(0.0, self._sweep_at - self._clock()), *ends, *(seconds for seconds in holds if seconds is not None)]
+        )
+
+    def _let_runs_wait(self) -> None:
+        if self._has_more_runs and self.dispatch:
+            self._has_more_runs = False
+            self.admission.begin(MORE_RUNS_AFTER)

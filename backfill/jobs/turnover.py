@@ -67,7 +67,7 @@ class Turnover:
     ) -> None:
         run_dates.confirm(admitted)
         if run_dates.has_more:
-            self._course.rhythm.go_on()
+            self._course.rhythm.go_on_with_runs()
         if run_dates.waits_for_others:
             self._course.rhythm.hold_until_others_move(self._course.rhythm.admission)
         if run_dates.crowded_out(admitted):

@@ -7,8 +7,9 @@ import random
 import re
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 import sqlalchemy
 from sqlalchemy import URL, Connection, Engine, event, make_url, text
@@ -25,7 +26,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from backfill.exceptions import ConfigError, ServiceUnavailable
-from backfill.store.prepared import UNUSABLE, Preparing
+from backfill.store.prepared import UNUSABLE, prepare_repeated
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def create_engine(
         pool_timeout=connect_timeout.total_seconds(),
         pool_use_lifo=True,  # idle connections beyond those needed stay idle, and a server may put them out
     )
-    Preparing(engine)
+    prepare_repeated(engine)
     if pre_ping:
         _try_after_rest(engine)
     # SQLAlchemy's own way back from `autocommitting` names an isolation level, for which psycopg2 sends a statement each time
@@ -215,8 +216,21 @@ def _sqlstate(error: DBAPIError) -> str | None:
     return cast("str | None", getattr(error.orig, "pgcode", None))
 
 
+class Transactions(Protocol):
+    """What begins transactions: an `Engine`, or what stands for one."""
+
+    @property
+    def url(self) -> URL:
+        """Where the server is."""
+        ...
+
+    def begin(self) -> AbstractContextManager[Connection]:
+        """Yield a connection whose transaction is committed at the end of the block, or rolled back."""
+        ...
+
+
 def repeat(
-    engine: Engine,
+    engine: Transactions,
     work: Callable[[Connection], T],
     *,
     attempts: int = 6,
@@ -253,7 +267,7 @@ def _pause(attempt: int) -> float:
     return longest * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
 
 
-def _raise_if_refused(engine: Engine, error: Exception) -> None:
+def _raise_if_refused(engine: Transactions, error: Exception) -> None:
     """Raise what to tell the operator if no connection came about; errors of a statement have an SQLSTATE."""
     if not isinstance(error, DBAPIError) or _sqlstate(error) is not None:
         return

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext
@@ -51,39 +52,64 @@ class _Prepared:
 class Preparing:
     """Prepares what the connections of one engine send repeatedly, as long as their sessions remember it."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self) -> None:
         self.is_usable = True
-        event.listen(engine, "before_cursor_execute", self._before_execute, retval=True)
-        event.listen(engine, "handle_error", self._on_error)
 
-    def _before_execute(
-        self,
+    def replace(self, statement: str, info: dict[Any, Any], send: Callable[[str], object]) -> str:
+        """Return what is sent in place of `statement`: itself for the first time, so that nothing is prepared for one use.
+
+        `info` is what is remembered of the connection, by which `send` sends.
+        """
+        if not self.is_usable:
+            return statement
+        sent: dict[str, str | None] = info.setdefault(_SENT, {})
+        if statement not in sent:
+            sent[statement] = None
+            return statement
+        execute = sent[statement]
+        if execute is None:
+            prepared = _prepared(statement)
+            send(prepared.prepare)
+            sent[statement] = execute = prepared.execute
+        return execute
+
+    def note(self, error: BaseException | None, statement: str | None) -> None:
+        """Prepare nothing more if that is what an error says about `statement`."""
+        code = getattr(error, "pgcode", None)
+        if self.is_usable and code in UNUSABLE and _NAME in (statement or ""):
+            self.is_usable = False
+            logger.info("Statements are sent in full from now on, sessions do not keep them (%s)", code)
+
+
+_BY_ENGINE: WeakKeyDictionary[Engine, Preparing] = WeakKeyDictionary()
+
+
+def preparing(engine: Engine) -> Preparing:
+    """Return what prepares for `engine`."""
+    return _BY_ENGINE[engine]
+
+
+def prepare_repeated(engine: Engine) -> None:
+    """Have the connections of `engine` prepare the statements that are `REPEATED`."""
+    own = _BY_ENGINE[engine] = Preparing()
+
+    def before_execute(
         connection: Connection,
         _cursor: object,
         statement: str,
         parameters: Mapping[str, Any],
         context: Any,
-        executemany: bool,  # SQLAlchemy's
+        executemany: bool,
     ) -> tuple[str, Mapping[str, Any]]:
-        """Return what is sent in place of `statement`: itself for the first time, so that nothing is prepared for one use."""
-        if not self.is_usable or executemany or not context.execution_options.get("backfill_repeated"):
+        if executemany or not context.execution_options.get("backfill_repeated"):
             return statement, parameters
-        sent: dict[str, str | None] = connection.info.setdefault(_SENT, {})
-        if statement not in sent:
-            sent[statement] = None
-            return statement, parameters
-        execute = sent[statement]
-        if execute is None:
-            prepared = _prepared(statement)
-            connection.exec_driver_sql(prepared.prepare)
-            sent[statement] = execute = prepared.execute
-        return execute, parameters
+        return own.replace(statement, connection.info, connection.exec_driver_sql), parameters
 
-    def _on_error(self, context: ExceptionContext) -> None:
-        code = getattr(context.original_exception, "pgcode", None)
-        if self.is_usable and code in UNUSABLE and _NAME in (context.statement or ""):
-            self.is_usable = False
-            logger.info("Statements are sent in full from now on, sessions do not keep them: %s", code)
+    def on_error(context: ExceptionContext) -> None:
+        own.note(context.original_exception, context.statement)
+
+    event.listen(engine, "before_cursor_execute", before_execute, retval=True)
+    event.listen(engine, "handle_error", on_error)
 
 
 @cache
