@@ -132,7 +132,7 @@ class BackfillJob(BaseJob):
         if self.dag is None:
             raise ValueError(f"job {self.id} was read from its row; give it its DAG first")
         self.workplace = workplace
-        self.course = Course(
+        self.course = Course.begin(
             job_id=self.id,
             dag=self.dag,
             request=self.request,
@@ -291,7 +291,7 @@ class BackfillJob(BaseJob):
         if not self._dispatcher.worth_a_look():
             return
         placed = self.at_work().write_under_limits(
-            self._dispatcher.place, list(self.course.dags), self.course.pools, session
+            self._dispatcher.place, list(self.course.compiled.dags), self.course.compiled.pools, session
         )
         self._books.observe(ti_status, placed.rows)
         unsent = self._dispatcher.publish(placed.queued, default=executor)

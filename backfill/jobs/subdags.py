@@ -163,11 +163,6 @@ class SubdagRuns:
             for name, each in self.members.items()
         }
 
-    @property
-    def rows_per_run(self) -> int:
-        """How many task instances the subdags have in a run of the job's DAG (an unexpanded mapped task counts 1)."""
-        return sum(len(each.templates) for each in self.members.values())
-
     def waiting(self) -> int:
         """Return how many task instances of subdags wait for their run to begin, in runs that are under way (S9.5)."""
         return sum(self.window.not_begun(name) * len(each.templates) for name, each in self.members.items())
