@@ -16,7 +16,7 @@ from backfill.engine.window import Window
 from backfill.jobs.admission import templates_for
 from backfill.jobs.request import BackfillRequest
 from backfill.jobs.subdags import Subdag, order_of_tasks, subdags_of
-from backfill.store.runs import TaskTemplate
+from backfill.store.alignment import TaskTemplate
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ from backfill.keys import TaskInstanceKey
 from backfill.messages import ExecutorEvent
 from backfill.states import ENDED_BADLY, FINISHED, IN_FLIGHT, DagRunState, TaskInstanceState
 from backfill.store import subdags
+from backfill.store.alignment import TaskTemplate
 from backfill.store.database import Tx
-from backfill.store.runs import TaskTemplate
 
 
 class Numbers(NamedTuple):

@@ -25,9 +25,9 @@ from backfill.operators import SubDagOperator
 from backfill.operators.subdag import SkippedStatePropagationOptions
 from backfill.states import ENDED_BADLY, IDLE, DagRunState, TaskInstanceState
 from backfill.store import clearing, runs, subdags, task_instances
+from backfill.store.alignment import TaskTemplate
 from backfill.store.attempts import Stopped
 from backfill.store.database import Tx
-from backfill.store.runs import TaskTemplate
 from backfill.store.subdags import SubdagDate, SubdagEnd
 
 #: Reason of a run that was closed since nothing in it could go any more (S9.4): no retry would help.

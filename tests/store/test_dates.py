@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine, select, update
 from backfill.exceptions import DateOwned
 from backfill.models import job_run_date
 from backfill.states import JobState
+from backfill.store.alignment import TaskTemplate
 from backfill.store.dates import (
     DateFound,
     PlannedDate,
@@ -29,7 +30,6 @@ from backfill.store.dates import (
     select_dates_found,
 )
 from backfill.store.jobs import set_job_state_if
-from backfill.store.runs import TaskTemplate
 
 
 def date(day: int) -> datetime:
