@@ -248,10 +248,16 @@ class Course:
 
     # -- rest and deadlines ---------------------------------------------------------------------------------------------
 
-    @property
-    def at_rest(self) -> bool:
-        """Whether nothing in the window is in flight, ready or due, and nothing waits for another job (S9.4)."""
-        return self.window.idle() and not self.window.awaiting_previous()
+    def nothing_can_go(self, run_dates: Admission) -> bool:
+        """Return whether no date can be admitted any more, and nothing in the window is in flight, ready, due or waits for another job.
+
+        Once failures have used up their budget it is enough that nothing is in flight (S9.2).
+        """
+        if not self.policy.dispatches:
+            return self.window.places_taken == 0
+        more_dates = self.policy.admits and not run_dates.exhausted
+        at_rest = self.window.idle() and not self.window.awaiting_previous()
+        return at_rest and not (more_dates and run_dates.may_find_room)
 
     def cleared_dates_awaited(self, active_runs: Collection[RunFacts]) -> set[datetime]:
         """Return the dates that somebody cleared, if nothing in the window can go before one of them or another job's run has ended."""
