@@ -150,8 +150,11 @@ class Statements:
     def _before(self, *_: Any) -> None:
         self._begun = time.perf_counter()
 
-    def _after(self, _: Any, __: Any, statement: str, *___: Any) -> None:
-        name = " ".join(statement.split())[:110]
+    def _after(self, _: Any, __: Any, statement: str, ___: Any, context: Any, *____: Any) -> None:
+        full = (
+            statement if context.compiled is None else str(context.compiled)
+        )  # not the name that it was prepared under
+        name = " ".join(full.split())[:110]
         self.counts[name] += 1
         self.seconds[name] += time.perf_counter() - self._begun
 

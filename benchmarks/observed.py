@@ -83,11 +83,16 @@ class Observer:
         self.counts["statement"] += 1
         self.statement_times.append(time.monotonic())
 
-    def _on_answer(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    def _on_answer(
+        self, _connection: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, *_: Any
+    ) -> None:
         """Add up what each statement took, its way there and back included; only the loop's own thread is looked at."""
         if threading.current_thread() is threading.main_thread():
             took = time.monotonic() - self.statement_times[-1]
-            entry = self.statements.setdefault(" ".join(statement.split())[:_TELLING], [0, 0.0])
+            full = (
+                statement if context.compiled is None else str(context.compiled)
+            )  # not the name that it was prepared under
+            entry = self.statements.setdefault(" ".join(full.split())[:_TELLING], [0, 0.0])
             entry[0] += 1
             entry[1] += took
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from backfill.facts import TaskInstanceFacts
 from backfill.store.database import Tx
+from backfill.store.prepared import PLANNED_EACH_TIME
 from backfill.store.statements import as_facts, columns, fetch, statement
 
 
@@ -79,7 +80,7 @@ _ALIGN_EXISTING = statement(
     where ti.id = changed.id and ti.id = any(array(select id from changed))
     """,
     template=_TEMPLATE,
-)
+).execution_options(**PLANNED_EACH_TIME)
 
 _CREATE_MISSING = statement(
     """
@@ -109,7 +110,7 @@ _CREATE_MISSING = statement(
     select created.*, (select bool_or(has_some) from run) as are_not_all from created order by id
     """,
     template=_TEMPLATE,
-)
+).execution_options(**PLANNED_EACH_TIME)
 
 
 def align_task_instances(

@@ -16,10 +16,9 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import column, text
-
 from backfill.states import TaskInstanceState
 from backfill.store.database import Tx
+from backfill.store.statements import named, statement
 from backfill.store.values import Json, encode, storable_text
 
 #: How an attempt may end by itself.
@@ -66,7 +65,9 @@ class Finish:
             raise ValueError(f"a reschedule date of {self.reschedule_date} does not go with {self.state}")
 
 
-_FINISH = text("""
+_FINISH = named(
+    statement(
+        """
 with mine as (
     select g.*, own.start_date, greatest(statement_timestamp() - g.ended_ago, own.start_date) as end_date
     from unnest(
@@ -101,7 +102,10 @@ with mine as (
     on conflict (task_instance_id, key) do update set value = excluded.value
 )
 select cast(attempt_id as text) from finished
-""").columns(column("attempt_id"))  # named, so that it is worked out once what rows are made of
+"""
+    ),
+    "attempt_id",
+)
 
 
 def finish_if_current(tx: Tx, finishes: Collection[Finish]) -> set[str]:
@@ -164,7 +168,7 @@ with mine as (
 )
 """
 
-_RENEW_HEARTBEATS = text("""
+_RENEW_HEARTBEATS = statement("""
 with mine as (
     select t.id, a.attempt_id, greatest(statement_timestamp() - g.started_ago, t.start_date) as start_date
     from unnest(cast(:attempt_ids as uuid[]), cast(:started_ago as interval[])) as g (attempt_id, started_ago)
@@ -201,7 +205,7 @@ def renew_heartbeats(
     return set(tx.execute(_RENEW_HEARTBEATS, values).scalars())
 
 
-_SELECT_CANCELLED = text("""
+_SELECT_CANCELLED = statement("""
 select cast(t.external_executor_id as text)
 from task_attempt a
 join task_instance t on t.id = a.task_instance_id and t.external_executor_id = a.attempt_id
@@ -220,7 +224,7 @@ def select_cancelled(tx: Tx, attempt_ids: Collection[str]) -> set[str]:
     return set(tx.execute(_SELECT_CANCELLED, {"attempt_ids": list(attempt_ids)}).scalars())
 
 
-_GIVE_UP_HEARTBEATS = text(f"""
+_GIVE_UP_HEARTBEATS = statement(f"""
 {_MINE}
 update task_instance t set heartbeat_at = to_timestamp(0) from mine where t.id = mine.id
 returning cast(mine.attempt_id as text)
@@ -237,7 +241,7 @@ def give_up_heartbeats(tx: Tx, attempt_ids: Collection[str]) -> set[str]:
     return set(tx.execute(_GIVE_UP_HEARTBEATS, {"attempt_ids": list(attempt_ids)}).scalars())
 
 
-_HAND_BACK = text(f"""
+_HAND_BACK = statement(f"""
 {_MINE}, handed_back as (
     update task_instance t
     set state = 'none', external_executor_id = null, try_open = true, heartbeat_at = null,
@@ -271,7 +275,7 @@ class Stopped(NamedTuple):
     attempt_id: str | None
 
 
-_STOP_RUN = text("""
+_STOP_RUN = statement("""
 with hit as (
     select ti.id, ti.state = 'running' as ran, ti.external_executor_id as attempt_id
     from task_instance ti

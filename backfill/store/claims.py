@@ -10,11 +10,10 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import column, text
-
 from backfill.keys import TaskInstanceKey
 from backfill.messages import Attempt
 from backfill.store.database import Tx
+from backfill.store.statements import named, statement
 
 
 class Claim(NamedTuple):
@@ -62,7 +61,9 @@ class Claim(NamedTuple):
 
 
 # What belongs to the job comes with the first of its attempts only: it is the same for all of them.
-_CLAIM = text("""
+_CLAIM = named(
+    statement(
+        """
 with mine as (
     select t.id, g.position
     from unnest(cast(:ids as bigint[]), cast(:attempts as uuid[]), cast(:tries as int[]))
@@ -93,7 +94,11 @@ select t.id, cast(t.external_executor_id as text), t.dag_run_id, t.dag_id, t.tas
 from claimed t join dag_run r on r.id = t.dag_run_id left join job j on j.id = t.queued_by_job_id
 window same_job as (partition by j.id order by t.position)
 order by t.position
-""").columns(*map(column, (*Claim._fields[:-3], "job")))  # named, so that it is worked out once what rows are made of
+""",
+    ),
+    *Claim._fields[:-3],
+    "job",
+)
 
 
 def claim_if_queued(tx: Tx, attempts: Sequence[Attempt], *, hostname: str, pid: int) -> list[Claim]:
@@ -122,7 +127,7 @@ def claim_if_queued(tx: Tx, attempts: Sequence[Attempt], *, hostname: str, pid: 
 
 
 # Host and process id have namesakes, and a message may come twice: only the start date is this one claim's own.
-_RENEW_CLAIMED = text("""
+_RENEW_CLAIMED = statement("""
 with mine as (
     select t.id
     from unnest(cast(:ids as bigint[]), cast(:attempts as uuid[]), cast(:starts as timestamptz[])) as g (id, attempt_id, start_date)
@@ -153,7 +158,7 @@ def renew_if_claimed(tx: Tx, claims: Sequence[Claim], *, hostname: str, pid: int
     return set(tx.execute(_RENEW_CLAIMED, values).scalars())
 
 
-_UNCLAIM = text("""
+_UNCLAIM = statement("""
 with mine as (
     select t.id, a.attempt_id
     from task_attempt a

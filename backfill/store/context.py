@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import text
-
 from backfill.store.database import Tx
+from backfill.store.statements import statement
 
 
 class PreviousSuccess(NamedTuple):
@@ -20,7 +19,7 @@ class PreviousSuccess(NamedTuple):
     end_date: datetime | None
 
 
-_SELECT_PREVIOUS_SUCCESS = text("""
+_SELECT_PREVIOUS_SUCCESS = statement("""
 select logical_date, data_interval_start, data_interval_end, start_date, end_date
 from dag_run
 where dag_id = :dag_id and logical_date < :logical_date and state = 'success'
@@ -34,7 +33,7 @@ def select_previous_success(tx: Tx, dag_id: str, logical_date: datetime) -> Prev
     return None if row is None else PreviousSuccess(*row)
 
 
-_COUNT_EXPANDED = text("""
+_COUNT_EXPANDED = statement("""
 select count(*) from task_instance
 where dag_run_id = :dag_run_id and task_id = :task_id and map_index >= 0 and state <> 'removed'
 """)
@@ -45,7 +44,7 @@ def count_expanded(tx: Tx, dag_run_id: int, task_id: str) -> int:
     return int(tx.execute(_COUNT_EXPANDED, {"dag_run_id": dag_run_id, "task_id": task_id}).scalar_one())
 
 
-_FIND_RUN = text("""
+_FIND_RUN = statement("""
 select id from dag_run
 where dag_id = :dag_id
   and (run_id = :run_id or (cast(:run_id as text) is null and logical_date = cast(:logical_date as timestamptz)))

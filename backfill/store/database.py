@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from backfill.exceptions import ConfigError, ServiceUnavailable
+from backfill.store.prepared import UNUSABLE, Preparing
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ _PASSING_CODES = frozenset(
         "57P03",  # the server starts up
         "57P05",  # we idled, and were put out
     }
+    | UNUSABLE  # a prepared statement is not there: the next try does without
 )
 #: A connection that fails has no SQLSTATE, only words. These will not change by waiting; any other words may.
 _REFUSALS = re.compile(
@@ -135,6 +137,7 @@ def create_engine(
         pool_timeout=connect_timeout.total_seconds(),
         pool_use_lifo=True,  # idle connections beyond those needed stay idle, and a server may put them out
     )
+    Preparing(engine)
     if pre_ping:
         _try_after_rest(engine)
     # SQLAlchemy's own way back from `autocommitting` names an isolation level, for which psycopg2 sends a statement each time
@@ -180,6 +183,7 @@ def _connect_args(parts: URL, application_name: str, connect_timeout: timedelta)
         "-c idle_in_transaction_session_timeout=15s",  # a frozen process must not hold the locks of S5.1
         "-c lock_timeout=10s",  # waiting longer means that somebody is stuck: give up and repeat
         "-c enable_seqscan=off",  # every statement follows an index; of a table not analysed yet the planner guesses otherwise
+        "-c plan_cache_mode=force_generic_plan",  # what is prepared is planned once, not five times more before that
         "-c jit=off",  # every statement is short; to compile one costs more than it saves
         *([own_options] if isinstance(own_options, str) else own_options),
     ]

@@ -10,6 +10,7 @@ from backfill.clock import as_utc
 from backfill.exceptions import DateOwned
 from backfill.store.alignment import TaskTemplate
 from backfill.store.database import Tx
+from backfill.store.prepared import PLANNED_EACH_TIME
 from backfill.store.statements import columns, read, statement
 
 Action = Literal["create", "take", "clear", "done"]
@@ -238,7 +239,7 @@ _MARK = statement(
     from marked
     where date.job_id = marked.job_id and date.dag_id = marked.dag_id and date.ordinal = marked.ordinal
     """
-)
+).execution_options(**PLANNED_EACH_TIME)
 
 
 def mark_dates(

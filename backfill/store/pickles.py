@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import text
-
 from backfill.store.database import Tx
+from backfill.store.statements import statement
 
 
 class StoredPickle(NamedTuple):
@@ -20,7 +19,7 @@ class StoredPickle(NamedTuple):
 
 
 # a payload that is there was signed before, perhaps with a key that was replaced since
-_SAVE_PICKLE = text("""
+_SAVE_PICKLE = statement("""
 insert into dag_pickle (hash, dag_id, payload, signature, python_version)
 values (:hash, :dag_id, :payload, :signature, :python_version)
 on conflict (hash) do update
@@ -50,7 +49,7 @@ def save_pickle(
     )
 
 
-_LOAD_PICKLE = text("select hash, dag_id, payload, signature, python_version from dag_pickle where hash = :hash")
+_LOAD_PICKLE = statement("select hash, dag_id, payload, signature, python_version from dag_pickle where hash = :hash")
 
 
 def load_pickle(tx: Tx, hash: str) -> StoredPickle | None:  # noqa: A002  # the column's name

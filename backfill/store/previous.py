@@ -11,6 +11,7 @@ from sqlalchemy import Row
 from backfill.clock import as_utc
 from backfill.facts import PreviousRun
 from backfill.store.database import Tx
+from backfill.store.prepared import PLANNED_EACH_TIME
 from backfill.store.statements import statement
 
 # The latest earlier run bounds the search for a later date that some job has yet to run: the many dates that a job has
@@ -61,11 +62,11 @@ _PREVIOUS = """
 """
 _SELECT_PREVIOUS = statement(
     _PREVIOUS, asked="select id, logical_date from dag_run where id = any(cast(:dag_run_ids as bigint[]))"
-)
+).execution_options(**PLANNED_EACH_TIME)
 _SELECT_PREVIOUS_OF_DATES = statement(
     _PREVIOUS,
     asked="select logical_date as id, logical_date from unnest(cast(:dates as timestamptz[])) as date (logical_date)",
-)
+).execution_options(**PLANNED_EACH_TIME)
 
 
 def select_previous_runs(

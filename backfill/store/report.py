@@ -17,6 +17,7 @@ from sqlalchemy import text
 from backfill.states import IDLE, IN_FLIGHT, TaskInstanceState
 from backfill.store.clearing import RUN_TIMED_OUT
 from backfill.store.database import Tx
+from backfill.store.statements import statement
 
 _DATES = "job_run_date d join job j on j.id = d.job_id"
 #: Dates that have been admitted, or count as done without being touched (S2.8).
@@ -212,7 +213,7 @@ def failed_before_only(tx: Tx, job_id: int, *, task_ids: Collection[str] | None 
     return bool(row.before and not row.own)
 
 
-_SELECT_ERROR_TEXTS = text("select id, error from task_instance where id = any(cast(:ti_ids as bigint[]))")
+_SELECT_ERROR_TEXTS = statement("select id, error from task_instance where id = any(cast(:ti_ids as bigint[]))")
 
 
 def select_error_texts(tx: Tx, ti_ids: Sequence[int]) -> dict[int, str | None]:
@@ -277,7 +278,7 @@ class RunningTaskInstance(NamedTuple):
 
 
 # from what is in flight in the DAGs that have runs in the job's window: that is never more than what runs now
-_SELECT_RUNNING = text("""
+_SELECT_RUNNING = statement("""
 with run as materialized (
     select id, dag_id, logical_date from dag_run where job_id = :job_id and state = 'running'
 ), in_flight as materialized (

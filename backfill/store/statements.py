@@ -10,10 +10,11 @@ from string import Template
 from textwrap import dedent
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import CursorResult, Result, Row, TextClause, text
+from sqlalchemy import CursorResult, Result, Row, TextClause, TextualSelect, column, text
 
 from backfill.facts import TaskInstanceFacts
 from backfill.states import ACTIVE_JOB, ENDED_BADLY, FINISHED, FINISHED_JOB, IDLE, IN_FLIGHT, UNFINISHED
+from backfill.store.prepared import REPEATED
 
 R = TypeVar("R")
 
@@ -47,7 +48,13 @@ def statement(sql: str, **fragments: str) -> TextClause:
 
     `fragments` are further ones: SQL text that several statements share, in which the same names may stand.
     """
-    return text(Template(Template(dedent(sql)).safe_substitute(fragments)).substitute(_FRAGMENTS))
+    whole = Template(Template(dedent(sql)).safe_substitute(fragments)).substitute(_FRAGMENTS)
+    return text(whole).execution_options(**REPEATED)
+
+
+def named(clause: TextClause, *names: str) -> TextualSelect:
+    """Return `clause` with the names of its columns, so that it is worked out once, and not each time, what rows are made of."""
+    return clause.columns(*map(column, names)).execution_options(**REPEATED)
 
 
 def columns(rows: Iterable[tuple[Any, ...]]) -> Sequence[list[Any]]:

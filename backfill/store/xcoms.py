@@ -6,9 +6,8 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import text
-
 from backfill.store.database import Tx
+from backfill.store.statements import statement
 from backfill.store.values import encode
 
 #: Key of what a task returned.
@@ -24,7 +23,7 @@ class XCom(NamedTuple):
 
 
 # the lock makes the writer current until the end of the transaction
-_PUSH = text("""
+_PUSH = statement("""
 with mine as (
     select t.id
     from task_attempt a
@@ -50,7 +49,7 @@ def push_if_current(tx: Tx, attempt_id: str, key: str, value: Any) -> bool:
     return tx.execute(_PUSH, values).scalar_one_or_none() is not None
 
 
-_PULL = text("""
+_PULL = statement("""
 select t.task_id, t.map_index, x.value
 from task_instance t join xcom x on x.task_instance_id = t.id
 where t.dag_run_id = :dag_run_id and x.key = :key and t.state <> 'removed'
@@ -77,7 +76,7 @@ def pull(
 
 
 # of each task the values of one run only: indexes of several runs do not belong together
-_PULL_LATEST = text("""
+_PULL_LATEST = statement("""
 with latest as (
     select distinct on (t.task_id) t.task_id, t.dag_run_id
     from dag_run r join task_instance t on t.dag_run_id = r.id join xcom x on x.task_instance_id = t.id

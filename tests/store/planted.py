@@ -137,11 +137,12 @@ def look(tx: Connection, planted: Planted) -> dict[str, Any]:
 
 @contextmanager
 def statements(engine: Engine) -> Iterator[list[str]]:
-    """The statements that are executed within the block."""
+    """The statements that are executed within the block, in full; what prepares them for the next time is not among them."""
     seen: list[str] = []
 
-    def note(*args: Any) -> None:
-        seen.append(args[2])
+    def note(_: Any, __: Any, statement: str, ___: Any, context: Any, *____: Any) -> None:
+        if not statement.startswith("prepare backfill_"):
+            seen.append(statement if context.compiled is None else str(context.compiled))
 
     event.listen(engine, "before_cursor_execute", note)
     yield seen
