@@ -152,11 +152,7 @@ class BackfillJob(BaseJob):
             dispatches=lambda: self._dispatches,
         )
         self._consequences = Consequences(
-            job=self,
-            course=self.course,
-            books=self._books,
-            reconciler=self._reconciler,
-            turnover=self._turnover,
+            job=self, course=self.course, books=self._books, reconciler=self._reconciler, turnover=self._turnover
         )
         self.control.wake_by(workplace.mailbox)
         for executor in workplace.executors.values():
