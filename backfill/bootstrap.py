@@ -17,7 +17,7 @@ from typing import Any, cast
 from sqlalchemy import Engine
 
 from backfill import executors, migrations
-from backfill.config import Settings, load_settings, signing_key
+from backfill.config import Settings, load_settings
 from backfill.coordinator.broker import a_worker_listens, check_broker, wake_holder
 from backfill.coordinator.daemon import Coordinator
 from backfill.coordinator.drive import drive, leaving_it_resumable, pause
@@ -27,10 +27,9 @@ from backfill.coordinator.local_workers import LocalWorkers, Standby
 from backfill.coordinator.orders import await_cancelled, pause_job, read_row, request_cancel
 from backfill.coordinator.takeover import take_over
 from backfill.dag import DAG
-from backfill.dag.freeze import FrozenDag, freeze, thaw
-from backfill.dag.loader import LoadedDag, find_unchanged
+from backfill.dag.loader import LoadedDag
 from backfill.embedded import Endpoints, Servers
-from backfill.exceptions import BackfillUnfinished, FrozenDagError, NothingToDo, ServiceUnavailable
+from backfill.exceptions import BackfillUnfinished, NothingToDo, ServiceUnavailable
 from backfill.executors import BaseExecutor
 from backfill.executors.environment import settings_environment
 from backfill.jobs import BackfillJob
@@ -44,16 +43,15 @@ from backfill.jobs.outlook import Outlook, look_ahead
 from backfill.jobs.report import Report
 from backfill.jobs.request import BackfillRequest
 from backfill.jobs.routing import executor_names
+from backfill.jobs.shipping import check_shippable, dag_of, shipped
 from backfill.messages import DagSource
 from backfill.states import JobState
-from backfill.store import pickles, recovery
+from backfill.store import recovery
 from backfill.store.database import create_engine, database_now, repeat
 from backfill.telemetry import Note, Telemetry
 
 logger = logging.getLogger(__name__)
 
-#: Signs what is thrown away at once.
-_NO_KEY = b"no key"
 #: How long the tasks of a local worker may run on when its command ends.
 LOCAL_GRACE = timedelta(seconds=2)
 
@@ -105,7 +103,7 @@ class Runtime:
             job,
             self.engine,
             self.settings,
-            frozen=_shipped(job.dag, job.request, signing_key(self.settings)),
+            frozen=shipped(job.dag, job.request, self.settings),
             dag_source=dag_source or {},
             holder=holder,
             confirm_reset=confirm_reset,
@@ -125,14 +123,14 @@ class Runtime:
 
         Raises what `create` would raise.
         """
-        _shipped(dag, request, _NO_KEY)
+        check_shippable(dag, request)
         checked = check_request(dag, request, self.settings)
         return repeat(self.engine, lambda tx: look_ahead(tx, checked, self.settings, workers=workers, reset=reset))
 
     def load_job(self, job_id: int) -> BackfillJob:
         """Return a job as its row says, with its DAG; `UsageError` if there is none of that id."""
         job = read_job(self.engine, job_id)
-        job.dag = self._dag_of(job)
+        job.dag = dag_of(job, self.engine, self.settings)
         return job
 
     def take_over(self, job: BackfillJob) -> bool:
@@ -197,12 +195,12 @@ class Runtime:
 
     def inquirer(self) -> Inquirer:
         """Return what answers questions about jobs (S11.6)."""
-
-        def url() -> str:
-            self.reach_broker()
-            return self.broker_url
-
-        return Inquirer(engine=self.engine, settings=self.settings, load_dag=self._dag_of, reach_broker=url)
+        return Inquirer(
+            engine=self.engine,
+            settings=self.settings,
+            load_dag=lambda job: dag_of(job, self.engine, self.settings),
+            reach_broker=self.reach_broker,
+        )
 
     def coordinator(self) -> Coordinator:
         """Return the daemon that drives submitted jobs with the means of this runtime."""
@@ -215,9 +213,10 @@ class Runtime:
 
         return Coordinator(self.engine, self.settings, drive_job)
 
-    def reach_broker(self) -> None:
-        """Have a broker at hand from now on; raises `ServiceUnavailable` if it does not answer."""
+    def reach_broker(self) -> str:
+        """Have a broker at hand from now on, and return its URL; raises `ServiceUnavailable` if it does not answer."""
         self.broker_url = self.broker_url or self.find_broker()
+        return self.broker_url
 
     def local_workers(self, count: int | None) -> AbstractContextManager[LocalWorkers | None]:
         """Return a Celery worker with `count` children (None: one per core) to enter and leave; None for 0.
@@ -261,8 +260,7 @@ class Runtime:
         if not lives or job.params.get("executor") != "celery":
             return
         with suppress(ServiceUnavailable):
-            self.reach_broker()
-            wake_holder(self.broker_url, job_id)
+            wake_holder(self.reach_broker(), job_id)
 
     def _drive_under(self, job: BackfillJob, lease: HeldLease, *, resumed: bool, lifts_pause: bool = False) -> Report:
         if self._local_workers is not None:
@@ -311,21 +309,6 @@ class Runtime:
         names = executor_names(job.dag, job.request)
         given = {job.executor.name: job.executor} if job.executor else {}
         return {name: given.get(name) or executors.load(name) for name in sorted(names | given.keys())}
-
-    def _dag_of(self, job: BackfillJob) -> DAG:
-        if job.dag_pickle_hash is None:
-            file, content = job.dag_source.get("file", ""), job.dag_source.get("file_hash", "")
-            return find_unchanged(job.dag_id, self.settings.core.dags_folder, file=file, content_hash=content).dag
-        pickle = repeat(self.engine, lambda tx: pickles.load_pickle(tx, str(job.dag_pickle_hash)))
-        if pickle is None:
-            raise FrozenDagError(f"The DAG of job {job.id} is not in the database any more.")
-        return thaw(FrozenDag(*pickle), signing_key(self.settings))
-
-
-def _shipped(dag: DAG, request: BackfillRequest, key: bytes) -> FrozenDag | None:
-    """Return the form in which a DAG goes to the workers, None if they import it; raises `DagError` for one that cannot."""
-    dag.validate()
-    return None if request.donot_pickle else freeze(dag, key)
 
 
 def _children(settings: Settings, count: int | None) -> int:

@@ -23,10 +23,11 @@ from backfill.executors import broker, queues
 from backfill.executors.base import BaseExecutor, ExecutorContext, QueuedAttempt, Unsent
 from backfill.executors.bundling import Backlog, pack, task_of
 from backfill.executors.durations import Durations
-from backfill.executors.listener import KEY_LIFETIME, EventListener
+from backfill.executors.listener import EventListener
 from backfill.executors.sent import SentAttempts
+from backfill.executors.shown import description_of, name_of
 from backfill.executors.slots import Slots
-from backfill.keys import UNMAPPED
+from backfill.executors.used_queues import UsedQueues
 from backfill.messages import LOOK, TASK_NAME, Bundle, ExecutorEvent, event_stream
 
 logger = logging.getLogger(__name__)
@@ -206,7 +207,6 @@ class CeleryExecutor(BaseExecutor):
         self._again_at = 0.0
         #: When it was first asked for its appetite.
         self._first_asked: float | None = None
-        self._has_marked = False
 
     def start(self, context: ExecutorContext) -> None:
         """Connect, and listen from the present end of the job's stream on; raises `ServiceUnavailable`."""
@@ -281,7 +281,7 @@ class CeleryExecutor(BaseExecutor):
         self._sent.forget(unwanted)
         if unwanted:
             with suppress(ServiceUnavailable):  # their claims fail in any case
-                self._ask(lambda client: queues.remove(client, self._queue_names(client), unwanted))
+                self._ask(lambda client: queues.remove(client, self._used_queues.names(client), unwanted))
 
     def terminate(self, attempt_ids: Iterable[str]) -> None:
         """Have the workers look at the rows of these attempts now, not at their next heartbeat, and stop what they find (S7.6).
@@ -304,6 +304,7 @@ class CeleryExecutor(BaseExecutor):
 
     def _connect(self) -> None:
         context = self.context
+        self._used_queues = UsedQueues(context.job_id, context.settings.celery.queue)
         self._publisher = Publisher(context.broker_url)
         self._ask(lambda client: self._mark(client, set()))
         if not self._publisher.batches:
@@ -311,7 +312,7 @@ class CeleryExecutor(BaseExecutor):
         self._listener = listener = EventListener(
             context.broker_url,
             event_stream(context.job_id),
-            marker=self._marker,
+            marker=self._used_queues.key,
             receive=self._receive,
             distrust=self._distrust,
             order=context.mailbox.wake,
@@ -342,8 +343,8 @@ class CeleryExecutor(BaseExecutor):
         return self._publisher.parcel(
             Bundle(context.job_id, context.dag_source, attempts, event_stream(context.job_id)),
             queue=first.queue,
-            shadow=_name(bundle) if context.settings.celery.readable_names else None,
-            description=_description(first),
+            shadow=name_of(bundle) if context.settings.celery.readable_names else None,
+            description=description_of(first),
         )
 
     def _send_again(self) -> None:
@@ -363,31 +364,17 @@ class CeleryExecutor(BaseExecutor):
     def _waiting(self, wanted: set[str]) -> set[str]:
         if not wanted:
             return set()
-        return self._ask(lambda client: queues.waiting(client, self._queue_names(client), wanted))
+        return self._ask(lambda client: queues.waiting(client, self._used_queues.names(client), wanted))
 
     def _ask(self, question: Callable[[redis.Redis], T]) -> T:
         if self._publisher is None:
             raise RuntimeError("the celery executor is not running")
         return self._publisher.ask(question)
 
-    @property
-    def _marker(self) -> str:
-        """Key of the set of queues that this job uses; that it is gone shows that the server was emptied."""
-        return f"backfill:queues:{self.context.job_id}"
-
     def _mark(self, client: redis.Redis, names: set[str]) -> None:
-        with client.pipeline(transaction=False) as pipeline:
-            pipeline.sadd(self._marker, self.context.settings.celery.queue)
-            pipeline.sadd(self._marker, self.context.settings.celery.queue, *names)
-            pipeline.expire(self._marker, KEY_LIFETIME)
-            is_new, *_ = pipeline.execute()
-        if is_new and self._has_marked:  # the server was emptied, and the listener would find the marker there again
+        was_emptied = self._used_queues.add(client, names)
+        if was_emptied:  # the listener would find the set there again
             self._distrust()
-        self._has_marked = True
-
-    def _queue_names(self, client: redis.Redis) -> set[str]:
-        members: Any = client.smembers(self._marker)
-        return {name.decode() for name in members} or {self.context.settings.celery.queue}
 
     def _receive(self, events: Sequence[ExecutorEvent]) -> None:
         for event in events:
@@ -399,18 +386,3 @@ class CeleryExecutor(BaseExecutor):
     def _distrust(self) -> None:
         self._doubt.set()
         self.context.mailbox.wake()
-
-
-def _name(bundle: Sequence[QueuedAttempt]) -> str:
-    """Return the name that Flower shows."""
-    key = bundle[0].attempt.key
-    others = f" and {len(bundle) - 1} more" if len(bundle) > 1 else ""
-    return f"{key.dag_id}.{key.task_id}{others}"
-
-
-def _description(queued: QueuedAttempt) -> str:
-    """Return the arguments that Flower shows, in its list the first fifty letters; nothing in it is secret."""
-    key = queued.attempt.key
-    index = {} if key.map_index == UNMAPPED else {"map_index": key.map_index}
-    shown = {"logical_date": queued.logical_date.isoformat(), "try_number": queued.attempt.try_number}
-    return repr(index | shown | {"dag_id": key.dag_id, "task_id": key.task_id})

@@ -14,10 +14,10 @@ from backfill.jobs.base_job import PORTION
 from backfill.jobs.request import BackfillRequest
 from backfill.operators import SubDagOperator
 from backfill.states import ENDED_BADLY, DagRunState, TaskInstanceState
-from backfill.store import clearing, dates, giving_way, previous, report, runs, subdags, task_instances
+from backfill.store import alignment, clearing, dates, giving_way, previous, report, runs, subdags, task_instances
+from backfill.store.alignment import TaskTemplate
 from backfill.store.database import Tx
 from backfill.store.dates import PlannedDate
-from backfill.store.runs import TaskTemplate
 
 #: Pending dates are read this many at a time: enough for many ticks, little enough to keep in memory.
 CHUNK = 500
@@ -312,7 +312,7 @@ class Admission:
         if not opened:
             return OpenedRuns()
         ids = [run.id for run in opened]
-        found = runs.align_task_instances(tx, ids, self._templates, is_subset=bool(self._not_chosen))
+        found = alignment.align_task_instances(tx, ids, self._templates, is_subset=bool(self._not_chosen))
         rows: dict[int, list[TaskInstanceFacts]] = defaultdict(list)
         for row in task_instances.select_facts_of_runs(tx, ids) if found is None else found:
             rows[row.dag_run_id].append(row)

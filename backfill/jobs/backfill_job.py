@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from sqlalchemy.orm import Session, reconstructor
 
 from backfill.clock import as_utc
 from backfill.dag import DAG
-from backfill.engine.window import RunOutcome
 from backfill.executors import BaseExecutor
 from backfill.facts import RunFacts, TaskInstanceFacts
 from backfill.jobs.admission import Admission
@@ -26,6 +24,7 @@ from backfill.jobs.bookkeeping import Bookkeeping
 from backfill.jobs.callbacks import RunCallbacks
 from backfill.jobs.cancel import Cancellation
 from backfill.jobs.conclusion import collect_errors, conclude, progress
+from backfill.jobs.consequences import Consequences
 from backfill.jobs.control import Control
 from backfill.jobs.course import Course
 from backfill.jobs.dispatch import Dispatcher
@@ -34,12 +33,11 @@ from backfill.jobs.reconcile import Reconciler
 from backfill.jobs.report import Report, ReportedError
 from backfill.jobs.request import BackfillRequest
 from backfill.jobs.routing import executor_names
-from backfill.jobs.settling import write_decisions
 from backfill.jobs.task_status import DagRunTaskStatus, TaskInstance
 from backfill.jobs.turnover import Turnover
 from backfill.jobs.waits import Waits
 from backfill.keys import TaskInstanceKey
-from backfill.states import DagRunState, JobState, Reprocess, TaskInstanceState
+from backfill.states import JobState, Reprocess, TaskInstanceState
 from backfill.store import task_instances
 from backfill.store.dates import PlannedDate
 from backfill.telemetry import Dispatched, Event, Note
@@ -132,7 +130,7 @@ class BackfillJob(BaseJob):
         if self.dag is None:
             raise ValueError(f"job {self.id} was read from its row; give it its DAG first")
         self.workplace = workplace
-        self.course = Course(
+        self.course = Course.begin(
             job_id=self.id,
             dag=self.dag,
             request=self.request,
@@ -146,12 +144,15 @@ class BackfillJob(BaseJob):
         self._reconciler = Reconciler(self.id, self.course, workplace, self._callbacks)
         self._books = Bookkeeping(self, self.course)
         self._turnover = Turnover(
-            self,
-            self.course,
+            job=self,
+            course=self.course,
             books=self._books,
             reconciler=self._reconciler,
             callbacks=self._callbacks,
             dispatches=lambda: self._dispatches,
+        )
+        self._consequences = Consequences(
+            job=self, course=self.course, books=self._books, reconciler=self._reconciler, turnover=self._turnover
         )
         self.control.wake_by(workplace.mailbox)
         for executor in workplace.executors.values():
@@ -171,7 +172,7 @@ class BackfillJob(BaseJob):
             )
             if self._is_cancelled:
                 return Cancellation(self.id, self.at_work(), check=self.control.check).carry_out()
-            self._end_runs(self.course.stuck_outcomes(ti_status), ti_status, session)
+            self._turnover.end(self.course.stuck_outcomes(ti_status), ti_status, session)
             self._set_unfinished_dag_runs_to_failed(ti_status.active_runs.values(), session)
             ti_status.rest()
             self.course.pace.end()
@@ -220,12 +221,7 @@ class BackfillJob(BaseJob):
         """Return whether no further date will be admitted and no task instance can go any more (S9.4)."""
         if self._is_cancelled:
             return True
-        if not self._dispatches:
-            return False  # a pause ends by the operator's word
-        if not self.course.policy.dispatches:
-            return self.course.window.places_taken == 0
-        more_dates = self.course.policy.admits and not run_dates.exhausted
-        return self.course.at_rest and not (more_dates and run_dates.may_find_room)
+        return self._dispatches and self.course.nothing_can_go(run_dates)  # a pause ends by the operator's word
 
     @property
     def _is_cancelled(self) -> bool:
@@ -259,7 +255,7 @@ class BackfillJob(BaseJob):
         """
         ti_status = DagRunTaskStatus()
         self._task_instances_for_dag_runs([dag_run], ti_status, session)
-        self._carry_out_decisions(ti_status, session)
+        self._consequences.carry_out_decisions(ti_status, session)
         ready = self.course.window.ready_unplaced()
         self.at_work().write(lambda tx: task_instances.schedule_if_idle(tx, ready), session)
         self._books.observe(ti_status, self.at_work().read(lambda tx: task_instances.select_facts(tx, ready), session))
@@ -284,14 +280,14 @@ class BackfillJob(BaseJob):
         session: Session | None = None,
     ) -> None:
         """Settle what its dependencies decide, and send what is ready to the executors, within all limits (S4, S5, S7)."""
-        self._carry_out_decisions(ti_status, session)
+        self._consequences.carry_out_decisions(ti_status, session)
         if not (self._dispatches and self.course.policy.dispatches):
             return
-        self._start_subdags(ti_status, session)
+        self._consequences.start_subdags(ti_status, session)
         if not self._dispatcher.worth_a_look():
             return
         placed = self.at_work().write_under_limits(
-            self._dispatcher.place, list(self.course.dags), self.course.pools, session
+            self._dispatcher.place, list(self.course.compiled.dags), self.course.compiled.pools, session
         )
         self._books.observe(ti_status, placed.rows)
         unsent = self._dispatcher.publish(placed.queued, default=executor)
@@ -299,32 +295,6 @@ class BackfillJob(BaseJob):
             self._books.observe(ti_status, self._reconciler.take_back_unsent(placed.queued, unsent, session))
         if placed.queued:
             self._tell(Dispatched(self.id, tuple(self.course.window.key(row.id) for row in placed.queued)))
-
-    def _start_subdags(self, ti_status: DagRunTaskStatus, session: Session | None) -> None:
-        """Let the runs of subdags begin whose `SubDagOperator` is ready; their tasks may be others (S13.2)."""
-        while (subdags := self.course.subdags) and not self.course.rhythm.subdags and self.course.window.startable():
-            started = self.at_work().write(subdags.start, session)
-            self._books.observe(ti_status, started.rows)
-            self._turnover.let_in(started.opened, ti_status, session)
-            if started.refused:
-                self.course.rhythm.hold_until_others_move(self.course.rhythm.subdags)
-            self._reconciler.look_back(session)
-            self._carry_out_decisions(ti_status, session)
-
-    def _carry_out_decisions(self, ti_status: DagRunTaskStatus, session: Session | None) -> None:
-        """Write what the engine decides, until it has nothing more to say; where a row has changed, the row wins (S0.1).
-
-        Of mappings over thousands of items each call creates a portion.
-        """
-        begun = self.course.take_half_expanded()
-        while decisions := self.course.window.decide(self.at_work().lease.now()).going_on_with(begun):
-            begun = []
-            written = self.at_work().write(partial(write_decisions, self.course, decisions), session)
-            self._books.announce(ti_status, written.settled)
-            self._books.observe(ti_status, written.changed)
-            for expanded in written.expanded:
-                self.course.window.set_length(*expanded)
-            self.course.go_on_later_with(written.half_expanded)
 
     # -- what executors reported, and what the rows say -----------------------------------------------------------------
 
@@ -378,26 +348,14 @@ class BackfillJob(BaseJob):
         outcomes += [outcome for outcome in self.course.window.finished_runs() if outcome.dag_run_id not in overdue]
         if self.course.policy.closes_stuck_runs:
             outcomes += self.course.stuck_outcomes(ti_status)
-        if self.course.rhythm.ends_wait(may_wait=self._may_wait(outcomes)):
+        if self.course.rhythm.ends_wait(may_wait=self._turnover.ends_may_wait(outcomes)):
             return False
-        self._end_runs(outcomes, ti_status, session)
+        self._turnover.end(outcomes, ti_status, session)
         return bool(outcomes)
-
-    def _may_wait(self, outcomes: Sequence[RunOutcome]) -> bool:
-        """Return whether nothing depends on when `outcomes` are written: no failure is among them, nothing can time out meanwhile."""
-        succeeded = all(outcome.state == DagRunState.SUCCESS for outcome in outcomes)
-        goes_on = self._dispatches and self.course.policy.dispatches
-        return (
-            bool(outcomes) and succeeded and goes_on and self.course.timeouts.due_in(self.at_work().lease.now()) is None
-        )
 
     def _set_unfinished_dag_runs_to_failed(self, dag_runs: Iterable[RunFacts], session: Session | None = None) -> None:
         """Close the runs that nothing can finish any more: by their task instances if all are finished, else `failed` (S9.4)."""
         self._turnover.close(dag_runs, session)
-
-    def _end_runs(self, outcomes: Sequence[RunOutcome], ti_status: DagRunTaskStatus, session: Session | None) -> None:
-        """Write how runs ended, let them leave the window, and tell of it."""
-        self._turnover.end(outcomes, ti_status, session)
 
     def _collect_errors(self, ti_status: DagRunTaskStatus, session: Session | None = None) -> list[ReportedError]:
         """Return what ended badly and what is blocked, by run date, topology and map index (S9.7)."""

@@ -6,7 +6,7 @@ Nothing here writes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -15,34 +15,22 @@ from backfill.dag import DAG
 from backfill.dag.mapped_operator import MappedOperator
 from backfill.dag.params import resolve_params
 from backfill.dag.subset import chosen_tasks
-from backfill.engine.graph import Graph
 from backfill.exceptions import BackwardsRefused, PoolTooSmall, UnknownPool, UsageError
-from backfill.jobs.admission import templates_for
-from backfill.jobs.course import compile_graph
+from backfill.jobs.compiled import CompiledRequest
 from backfill.jobs.planning import DatePlan, plan_dates, plan_subdag, run_dates
 from backfill.jobs.policy import failure_budget
 from backfill.jobs.request import BackfillRequest
 from backfill.jobs.routing import executor_names
-from backfill.jobs.subdags import Subdag, subdags_of
+from backfill.jobs.subdags import Subdag
 from backfill.operators import SubDagOperator
 from backfill.store import dates, pools
 from backfill.store.database import Tx, database_now
 from backfill.store.dates import DateFound
-from backfill.store.runs import TaskTemplate
 from backfill.timetables import RunDate
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedRequest:
-    """A request that passed all checks that need no database, with the chosen tasks compiled."""
-
-    dag: DAG
-    request: BackfillRequest
-    graph: Graph
-    #: The rows that each run should have.
-    templates: tuple[TaskTemplate, ...]
-    #: The subdags of chosen tasks, each followed by its own.
-    subdags: tuple[Subdag, ...] = ()
+class CheckedRequest(CompiledRequest):
+    """A compiled request that passed all checks that need no database."""
 
     @property
     def other_tasks(self) -> frozenset[str]:
@@ -96,10 +84,7 @@ def check_request(dag: DAG, request: BackfillRequest, settings: Settings) -> Che
     executor_names(dag, request)
     if request.run_backwards:
         _refuse_backwards(dag, chosen)
-    graph = compile_graph(dag, request)
-    queue = settings.celery.queue
-    templates, subdags = templates_for(dag, graph, request, queue), subdags_of(dag, graph, request, queue)
-    return CheckedRequest(dag, request, graph, templates, subdags)
+    return CheckedRequest.compile(dag, request, settings.celery.queue)
 
 
 def _check_params(dag: DAG, chosen: Iterable[str], conf: Mapping[str, Any]) -> None:

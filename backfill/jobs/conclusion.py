@@ -125,7 +125,7 @@ def collect_errors(
         for ti, run, reason, waits_for_past in ti_status.blocked
     ]
     known = {error.key for error in bad}
-    late = [_late(run, f"{RUN_TIMED_OUT}{course.dag.dagrun_timeout} is over") for run in ti_status.timed_out]
+    late = [_late(run, f"{RUN_TIMED_OUT}{course.compiled.dag.dagrun_timeout} is over") for run in ti_status.timed_out]
     return sort_errors([*bad, *blocked, *(error for error in late if error.key not in known)], job.params)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
@@ -10,19 +11,18 @@ from backfill.clock import Clock
 from backfill.config import Settings
 from backfill.dag import DAG
 from backfill.dag.abstract_operator import AbstractOperator
-from backfill.dag.subset import chosen_tasks
 from backfill.engine.family import Family, Windows
-from backfill.engine.graph import Graph
-from backfill.engine.window import BlockReason, Options, RunOutcome, Window
+from backfill.engine.window import BlockReason, RunOutcome
 from backfill.facts import PreviousRun, RunFacts, TaskInstanceFacts
-from backfill.jobs.admission import Admission, CountedDate, LeftBehind, OpenedRuns, templates_for
+from backfill.jobs.admission import Admission, CountedDate, LeftBehind, OpenedRuns
 from backfill.jobs.base_job import Lease
+from backfill.jobs.compiled import CompiledRequest
 from backfill.jobs.policy import StopPolicy
 from backfill.jobs.progress import Pace, Throttle
 from backfill.jobs.request import BackfillRequest
 from backfill.jobs.rhythm import Rhythm
 from backfill.jobs.subdag_timeouts import FamilyTimeouts
-from backfill.jobs.subdags import SubdagRuns, order_of_tasks, subdags_of
+from backfill.jobs.subdags import SubdagRuns
 from backfill.jobs.task_status import BlockedTask, DagRunTaskStatus, TaskInstance
 from backfill.jobs.timeouts import TIMED_OUT, RunTimeouts
 from backfill.jobs.verdict import Budget
@@ -30,8 +30,8 @@ from backfill.keys import TaskInstanceKey
 from backfill.messages import ExecutorEvent
 from backfill.states import ENDED_BADLY, FINISHED, IN_FLIGHT, DagRunState, TaskInstanceState
 from backfill.store import subdags
+from backfill.store.alignment import TaskTemplate
 from backfill.store.database import Tx
-from backfill.store.runs import TaskTemplate
 
 
 class Numbers(NamedTuple):
@@ -46,84 +46,56 @@ class Numbers(NamedTuple):
     deadlocked: int
 
 
-def engine_options(request: BackfillRequest) -> Options:
-    """Return what of `request` changes how dependencies are judged."""
-    return Options(
-        ignore_task_deps=request.ignore_task_deps,
-        ignore_first_depends_on_past=request.ignore_first_depends_on_past,
-        mark_success=request.mark_success,
-        disable_retry=request.disable_retry,
-        pool=request.pool,
-    )
-
-
-def compile_graph(dag: DAG, request: BackfillRequest) -> Graph:
-    """Return the graph of the tasks that `request` chooses (S13.6)."""
-    chosen = chosen_tasks(dag, request.task_regex, request.ignore_dependencies)
-    return Graph.compile(dag, chosen, options=engine_options(request))
-
-
+@dataclass(kw_only=True, eq=False)
 class Course:
     """The state of one drive; everything in it can be made again from the rows (S0.1)."""
 
-    def __init__(
-        self, *, job_id: int, dag: DAG, request: BackfillRequest, settings: Settings, total_runs: int, clock: Clock
-    ) -> None:
-        self.dag = dag
-        self.request = request
-        options = engine_options(request)
-        self.graph = compile_graph(dag, request)
-        templates = templates_for(dag, self.graph, request, settings.celery.queue)
-        members = {each.dag.dag_id: each for each in subdags_of(dag, self.graph, request, settings.celery.queue)}
-        self.window: Windows = (
-            Family(self.graph, [each.branch for each in members.values()]) if members else Window(self.graph, options)
+    compiled: CompiledRequest
+    total_runs: int
+    window: Windows
+    #: None: the chosen tasks have none.
+    subdags: SubdagRuns | None
+    admission: Admission
+    policy: StopPolicy
+    budget: Budget
+    timeouts: RunTimeouts | FamilyTimeouts
+    rhythm: Rhythm
+    pace: Pace
+    throttle: Throttle
+    #: Task instances whose next attempt shares no message with others (S8.3).
+    _isolated: set[int] = field(default_factory=set, init=False)
+    #: Places in flight of the job's DAGs when dispatch last looked, with those that it gave away. While no fewer are known to be
+    #: taken, what is heard to have ended was counted as free by then.
+    places_counted: int = field(default=0, init=False)
+    #: By dag_run_id and task_id: why a mapping in the window has no length.
+    without_values: dict[tuple[int, str], str] = field(default_factory=dict, init=False)
+    #: (dag_run_id, task_id) of mappings of which the next round creates more rows.
+    half_expanded: list[tuple[int, str]] = field(default_factory=list, init=False)
+    #: Whether any run turned out to be stuck (S9.3): the job is deadlocked then.
+    deadlocked: bool = field(default=False, init=False)
+
+    @classmethod
+    def begin(
+        cls, *, job_id: int, dag: DAG, request: BackfillRequest, settings: Settings, total_runs: int, clock: Clock
+    ) -> Course:
+        """Return the course of a drive that has seen nothing yet."""
+        compiled = CompiledRequest.compile(dag, request, settings.celery.queue)
+        window = compiled.window()
+        return cls(
+            compiled=compiled,
+            total_runs=total_runs,
+            window=window,
+            subdags=_subdag_runs(job_id, compiled, window),
+            admission=Admission(
+                job_id=job_id, dag=dag, graph=compiled.graph, request=request, templates=compiled.templates
+            ),
+            policy=StopPolicy(request, planned=total_runs * compiled.rows_per_run),
+            budget=Budget(settings.task.infrastructure_retries, disable_retry=request.disable_retry),
+            timeouts=_timeouts(compiled, window, clock),
+            rhythm=_rhythm(request, settings, clock),
+            pace=Pace(clock.monotonic),
+            throttle=Throttle(clock.monotonic),
         )
-        #: None: the chosen tasks have none.
-        self.subdags = (
-            SubdagRuns(job_id=job_id, request=request, root=dag, members=members, window=self.window)
-            if isinstance(self.window, Family)
-            else None
-        )
-        #: The DAGs of the job by their ids: its own, and its subdags.
-        self.dags = {dag.dag_id: dag, **{name: each.dag for name, each in members.items()}}
-        self.graphs = {dag.dag_id: self.graph, **{name: each.graph for name, each in members.items()}}
-        #: (dag_id, task_id) of all tasks in topological order.
-        self.order = order_of_tasks(dag.dag_id, self.graph, list(members.values()))
-        self.limited_task_ids = sorted({name for graph in self.graphs.values() for name in graph.limited_task_ids})
-        self.pools = sorted({pool for graph in self.graphs.values() for pool in graph.pools})
-        self._templates = {
-            (name, template.task_id): template
-            for name, given in ((dag.dag_id, templates), *((name, each.templates) for name, each in members.items()))
-            for template in given
-        }
-        self.admission = Admission(job_id=job_id, dag=dag, graph=self.graph, request=request, templates=templates)
-        self.total_runs = total_runs
-        self.rows_per_run = len(templates) + (self.subdags.rows_per_run if self.subdags else 0)
-        self.policy = StopPolicy(request, planned=total_runs * self.rows_per_run)
-        self.rhythm = Rhythm(
-            sweep_every=settings.coordinator.heartbeat_interval.total_seconds(),
-            look_every=request.delay_on_limit_secs,
-            clock=clock.monotonic,
-        )
-        self.timeouts: RunTimeouts | FamilyTimeouts = (
-            FamilyTimeouts(self.window, self.dags.values(), clock.monotonic)
-            if isinstance(self.window, Family)
-            else RunTimeouts(self.window, dag.dagrun_timeout, clock.monotonic)
-        )
-        self.budget = Budget(settings.task.infrastructure_retries, disable_retry=request.disable_retry)
-        #: Task instances whose next attempt shares no message with others (S8.3).
-        self._isolated: set[int] = set()
-        #: Places in flight of the job's DAGs when dispatch last looked, with those that it gave away. While no fewer are known to be
-        #: taken, what is heard to have ended was counted as free by then.
-        self.places_counted = 0
-        self.pace = Pace(clock.monotonic)
-        self.throttle = Throttle(clock.monotonic)
-        #: By dag_run_id and task_id: why a mapping in the window has no length.
-        self.without_values: dict[tuple[int, str], str] = {}
-        #: (dag_run_id, task_id) of mappings of which the next round creates more rows.
-        self.half_expanded: list[tuple[int, str]] = []
-        #: Whether any run turned out to be stuck (S9.3): the job is deadlocked then.
-        self.deadlocked = False
 
     def task_instances(self, rows: Iterable[TaskInstanceFacts]) -> list[TaskInstance]:
         """Return `rows`, all of runs in the window, with their keys; rows of tasks that were not chosen are passed over."""
@@ -148,21 +120,21 @@ class Course:
 
     def dag_id_of(self, dag_run_id: int) -> str:
         """Return the DAG of a run in the window."""
-        return self.dag.dag_id if self.subdags is None else self.window.run(dag_run_id).dag_id
+        return self.compiled.dag.dag_id if self.subdags is None else self.window.run(dag_run_id).dag_id
 
     def task(self, row: TaskInstanceFacts) -> AbstractOperator:
         """Return the task of a task instance in the window."""
-        return self.dags[self.dag_id_of(row.dag_run_id)].task_dict[row.task_id]
+        return self.compiled.dags[self.dag_id_of(row.dag_run_id)].task_dict[row.task_id]
 
     def task_of(self, ti_id: int) -> AbstractOperator:
         """Return the task of a task instance in the window, by its id."""
         if self.subdags is None:
-            return self.dag.task_dict[self.window.task_id(ti_id)]
-        return self.dags[self.window.key(ti_id).dag_id].task_dict[self.window.task_id(ti_id)]
+            return self.compiled.dag.task_dict[self.window.task_id(ti_id)]
+        return self.compiled.dags[self.window.key(ti_id).dag_id].task_dict[self.window.task_id(ti_id)]
 
     def template(self, dag_id: str, task_id: str) -> TaskTemplate:
-        """Return the row that a run gets for a task, or the first of them if it is mapped over literals."""
-        return self._templates[dag_id, task_id]
+        """Return the row that a run gets for a task, or one of them if it is mapped over literals."""
+        return self.compiled.templates_by_task[dag_id, task_id]
 
     def read_left(self, tx: Tx) -> LeftBehind:
         """As `Admission.read_left`, with the ended runs of subdags that a retry may let go on."""
@@ -200,7 +172,7 @@ class Course:
 
     def is_first(self, run: RunFacts) -> bool:
         """Return whether `run` is the earliest of the range (S4.10)."""
-        return run.ordinal == (self.total_runs - 1 if self.request.run_backwards else 0)
+        return run.ordinal == (self.total_runs - 1 if self.compiled.request.run_backwards else 0)
 
     def note_ends_of_subdags(self, outcomes: Iterable[RunOutcome]) -> None:
         """Note which runs of subdags have ended: they stay in the window, and what happens in them has no effect."""
@@ -227,13 +199,13 @@ class Course:
             for state in (TaskInstanceState.FAILED, TaskInstanceState.UPSTREAM_FAILED):
                 for _ in range(date.states[state]):
                     self.policy.task_instance_ended_badly(itself=state is TaskInstanceState.FAILED)
-            if date.run_state == DagRunState.FAILED and not self.graph.others:
+            if date.run_state == DagRunState.FAILED and not self.compiled.graph.others:
                 self.policy.run_failed()
 
     def count_end(self, outcome: RunOutcome) -> None:
         """Count a run that ended: a failed one is a failure of the job, unless it failed by tasks not chosen (S9.1, S13.7)."""
         of_subdag = (
-            self.dag_id_of(outcome.dag_run_id) != self.dag.dag_id
+            self.dag_id_of(outcome.dag_run_id) != self.compiled.dag.dag_id
         )  # counts by the task instance that stands for it
         if outcome.state == DagRunState.FAILED and outcome.counts and not of_subdag:
             self.policy.run_failed(timed_out=outcome.reason == TIMED_OUT)
@@ -264,7 +236,7 @@ class Course:
             runs_finished=ti_status.finished_runs,
             waiting=here.waiting
             - here_blocked
-            + not_admitted * self.rows_per_run
+            + not_admitted * self.compiled.rows_per_run
             + _unfinished(gone)
             + (self.subdags.waiting() if self.subdags else 0),
             running=here.running,
@@ -276,10 +248,16 @@ class Course:
 
     # -- rest and deadlines ---------------------------------------------------------------------------------------------
 
-    @property
-    def at_rest(self) -> bool:
-        """Whether nothing in the window is in flight, ready or due, and nothing waits for another job (S9.4)."""
-        return self.window.idle() and not self.window.awaiting_previous()
+    def nothing_can_go(self, run_dates: Admission) -> bool:
+        """Return whether no date can be admitted any more, and nothing in the window is in flight, ready, due or waits for another job.
+
+        Once failures have used up their budget it is enough that nothing is in flight (S9.2).
+        """
+        if not self.policy.dispatches:
+            return self.window.places_taken == 0
+        more_dates = self.policy.admits and not run_dates.exhausted
+        at_rest = self.window.idle() and not self.window.awaiting_previous()
+        return at_rest and not (more_dates and run_dates.may_find_room)
 
     def cleared_dates_awaited(self, active_runs: Collection[RunFacts]) -> set[datetime]:
         """Return the dates that somebody cleared, if nothing in the window can go before one of them or another job's run has ended."""
@@ -292,7 +270,7 @@ class Course:
 
         Nothing of it is in flight, nor does the task that stands for a subdag run; nor would its failures be cleared once more (S2.9).
         """
-        kept = {*IN_FLIGHT, *(ENDED_BADLY if self.request.rerun_failed_tasks else ())}
+        kept = {*IN_FLIGHT, *(ENDED_BADLY if self.compiled.request.rerun_failed_tasks else ())}
         for run in sorted(active_runs, key=lambda run: run.ordinal, reverse=True):
             if not any(row.state in kept for row in self.window.rows(run.id)):
                 return run
@@ -346,3 +324,25 @@ class Course:
 
 def _unfinished(states: Mapping[TaskInstanceState, int]) -> int:
     return sum(count for state, count in states.items() if state not in FINISHED)
+
+
+def _subdag_runs(job_id: int, compiled: CompiledRequest, window: Windows) -> SubdagRuns | None:
+    if not isinstance(window, Family):
+        return None
+    return SubdagRuns(
+        job_id=job_id, request=compiled.request, root=compiled.dag, members=compiled.members, window=window
+    )
+
+
+def _timeouts(compiled: CompiledRequest, window: Windows, clock: Clock) -> RunTimeouts | FamilyTimeouts:
+    if isinstance(window, Family):
+        return FamilyTimeouts(window, compiled.dags.values(), clock.monotonic)
+    return RunTimeouts(window, compiled.dag.dagrun_timeout, clock.monotonic)
+
+
+def _rhythm(request: BackfillRequest, settings: Settings, clock: Clock) -> Rhythm:
+    return Rhythm(
+        sweep_every=settings.coordinator.heartbeat_interval.total_seconds(),
+        look_every=request.delay_on_limit_secs,
+        clock=clock.monotonic,
+    )

@@ -18,7 +18,6 @@ from backfill.jobs.base_job import BaseJob
 from backfill.jobs.checks import CheckedRequest, check_request
 from backfill.jobs.clear import ClearCount, ClearScope, clear, count_clearable
 from backfill.jobs.planning import DatePlan, resolve_range
-from backfill.jobs.subdags import order_of_tasks
 from backfill.states import JobState
 from backfill.store import dags, dates, jobs, leases, pickles
 from backfill.store.database import Tx, database_now, repeat
@@ -118,7 +117,7 @@ class _Draft:
             params={
                 **asked,
                 "task_ids": list(self.checked.graph.task_ids),
-                "rows_per_run": len(self.checked.templates),
+                "rows_per_run": self.checked.rows_per_run,
                 **self._params_of_subdags(),
             },
             dag_pickle_hash=self.frozen.hash if self.frozen else None,
@@ -131,14 +130,11 @@ class _Draft:
 
     def _params_of_subdags(self) -> dict[str, Any]:
         """Return what reports need to know of subdags: how many rows each has in a run, and the order of all tasks (S9.5, S9.7)."""
-        subdags = self.checked.subdags
-        if not subdags:
+        if not self.checked.subdags:
             return {}
-        rows = {each.dag.dag_id: len(each.templates) for each in subdags}
         return {
-            "rows_per_run": len(self.checked.templates) + sum(rows.values()),
-            "subdag_rows": rows,
-            "order": order_of_tasks(self.dag.dag_id, self.checked.graph, subdags),
+            "subdag_rows": {each.dag.dag_id: len(each.templates) for each in self.checked.subdags},
+            "order": self.checked.order,
         }
 
     def _reset_scope(self, tx: Tx) -> ClearScope:

@@ -62,14 +62,14 @@ class Dispatcher:
 
         What is ready and got no place is written as `scheduled` (S3.2).
         """
-        window, rhythm, course = self._course.window, self._course.rhythm, self._course
-        rows = task_instances.select_occupancy(tx, list(course.dags), course.pools, apart=course.limited_task_ids)
+        window, rhythm, compiled = self._course.window, self._course.rhythm, self._course.compiled
+        rows = task_instances.select_occupancy(tx, list(compiled.dags), compiled.pools, apart=compiled.limited_task_ids)
         self.occupancy = occupancy = Occupancy(rows, pool_sizes=pool_sizes)
-        counted = sum(occupancy.by_dag[dag_id] for dag_id in course.dags)
+        counted = sum(occupancy.by_dag[dag_id] for dag_id in compiled.dags)
         at_once = self._at_once()
         picked = window.pick(occupancy, self._workplace.settings.core.parallelism or None, at_once=at_once)
         requests = [self._request(*given) for given in zip(picked, new_attempt_ids(len(picked)), strict=True)]
-        course.places_counted = counted + len(picked)
+        self._course.places_counted = counted + len(picked)
         is_portion = len(picked) == PORTION
         unplaced = [] if is_portion else window.ready_unplaced(picked)
         changed = task_instances.queue_if_idle(tx, self._job_id, requests, waiting=unplaced[:MARKED_AT_ONCE])
@@ -107,7 +107,7 @@ class Dispatcher:
         return unsent
 
     def _request(self, ti_id: int, attempt_id: str) -> QueueRequest:
-        task, request = self._course.task_of(ti_id), self._course.request
+        task, request = self._course.task_of(ti_id), self._course.compiled.request
         return QueueRequest(ti_id, attempt_id, request.pool or task.pool, task.executor or request.executor)
 
 

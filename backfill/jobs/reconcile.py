@@ -254,7 +254,7 @@ class Reconciler:
 
     def _stop_rest_of_run(self, tx: Tx, row: TaskInstanceFacts) -> list[Stopped]:
         key = self._course.window.key(row.id)
-        return stop_rest_of_run(tx, self._course.dags[key.dag_id], row.dag_run_id, key)
+        return stop_rest_of_run(tx, self._course.compiled.dags[key.dag_id], row.dag_run_id, key)
 
     def _failure(self, verdict: Failed) -> Failure:
         delay = self._delay(self._course.window.facts(verdict.task_instance_id)) if verdict.retry else None

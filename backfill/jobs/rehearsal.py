@@ -29,9 +29,9 @@ from backfill.states import (
     TaskInstanceState,
 )
 from backfill.store import mapping
+from backfill.store.alignment import TaskTemplate
 from backfill.store.database import Tx
 from backfill.store.dates import PlannedDate
-from backfill.store.runs import TaskTemplate
 
 
 class Lot(StrEnum):

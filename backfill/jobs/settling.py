@@ -69,7 +69,7 @@ def _expand(
     No rows: only so many as one transaction may create are there yet.
     """
     dag_id = course.dag_id_of(dag_run_id)
-    graph = course.graphs[dag_id]
+    graph = course.compiled.graphs[dag_id]
     sources = sorted(graph.mapping_sources(task_id))
     length = graph.mapping_length(task_id, mapping.return_values_lengths(tx, dag_run_id, sources))
     if length is None:

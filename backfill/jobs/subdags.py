@@ -25,9 +25,9 @@ from backfill.operators import SubDagOperator
 from backfill.operators.subdag import SkippedStatePropagationOptions
 from backfill.states import ENDED_BADLY, IDLE, DagRunState, TaskInstanceState
 from backfill.store import clearing, runs, subdags, task_instances
+from backfill.store.alignment import TaskTemplate
 from backfill.store.attempts import Stopped
 from backfill.store.database import Tx
-from backfill.store.runs import TaskTemplate
 from backfill.store.subdags import SubdagDate, SubdagEnd
 
 #: Reason of a run that was closed since nothing in it could go any more (S9.4): no retry would help.
@@ -162,11 +162,6 @@ class SubdagRuns:
             )
             for name, each in self.members.items()
         }
-
-    @property
-    def rows_per_run(self) -> int:
-        """How many task instances the subdags have in a run of the job's DAG (an unexpanded mapped task counts 1)."""
-        return sum(len(each.templates) for each in self.members.values())
 
     def waiting(self) -> int:
         """Return how many task instances of subdags wait for their run to begin, in runs that are under way (S9.5)."""

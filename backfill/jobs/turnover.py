@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from sqlalchemy.orm import Session
@@ -22,30 +23,21 @@ from backfill.states import IN_FLIGHT, DagRunState
 from backfill.telemetry import Note, RunAdmitted, RunSettled
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Turnover:
     """Lets runs in and out; each step commits what it writes before the window learns of it."""
 
-    def __init__(
-        self,
-        job: BaseJob,
-        course: Course,
-        *,
-        books: Bookkeeping,
-        reconciler: Reconciler,
-        callbacks: RunCallbacks,
-        dispatches: Callable[[], bool],
-    ) -> None:
-        self._job = job
-        self._course = course
-        self._books = books
-        self._reconciler = reconciler
-        self._callbacks = callbacks
-        #: Whether the operator lets the job begin anything.
-        self._dispatches = dispatches
+    job: BaseJob
+    course: Course
+    books: Bookkeeping
+    reconciler: Reconciler
+    callbacks: RunCallbacks
+    #: Whether the operator lets the job begin anything.
+    dispatches: Callable[[], bool]
 
     @property
     def _workplace(self) -> Workplace:
-        return self._job.at_work()
+        return self.job.at_work()
 
     # -- in -------------------------------------------------------------------------------------------------------------
 
@@ -53,13 +45,13 @@ class Turnover:
         """Let the dates whose turn it is into the window, as many as there is room for (S2.13)."""
         if self._may_admit(run_dates, len(ti_status.active_runs)):
             admitted = self._workplace.write_under_limits(
-                lambda tx, _: run_dates.admit_next(tx), [self._job.dag_id], [], session
+                lambda tx, _: run_dates.admit_next(tx), [self.job.dag_id], [], session
             )
             self._take_in_admitted(run_dates, admitted, ti_status, session)
 
     def _may_admit(self, run_dates: Admission, active_runs: int) -> bool:
         """Return whether to look for dates whose turn it is, with so many of this job's runs in the window."""
-        allowed = self._dispatches() and self._course.policy.admits and not self._course.rhythm.admission
+        allowed = self.dispatches() and self.course.policy.admits and not self.course.rhythm.admission
         return allowed and run_dates.worth_a_look(active_runs)
 
     def _take_in_admitted(
@@ -67,30 +59,30 @@ class Turnover:
     ) -> None:
         run_dates.confirm(admitted)
         if run_dates.has_more:
-            self._course.rhythm.go_on_with_runs()
+            self.course.rhythm.go_on_with_runs()
         if run_dates.waits_for_others:
-            self._course.rhythm.hold_until_others_move(self._course.rhythm.admission)
+            self.course.rhythm.hold_until_others_move(self.course.rhythm.admission)
         if run_dates.crowded_out(admitted):
-            self._workplace.telemetry.emit(Note(self._job.id, CROWDED_OUT.format(self._job.dag_id)))
-        self._course.count_as_done(ti_status, admitted.done)
+            self._workplace.telemetry.emit(Note(self.job.id, CROWDED_OUT.format(self.job.dag_id)))
+        self.course.count_as_done(ti_status, admitted.done)
         self.let_in(admitted.opened, ti_status, session)
 
     def let_in(self, opened: OpenedRuns, ti_status: DagRunTaskStatus, session: Session | None) -> None:
         """Take runs and their task instances into the window."""
         in_flight: list[TaskInstance] = []
         for run in opened.runs:
-            if run.dag_id == self._job.dag_id:  # those of subdags do not count (S2.3)
+            if run.dag_id == self.job.dag_id:  # those of subdags do not count (S2.3)
                 ti_status.active_runs[run.id] = run
-                self._workplace.telemetry.emit(RunAdmitted(self._job.id, run.run_id))
+                self._workplace.telemetry.emit(RunAdmitted(self.job.id, run.run_id))
             ti_status.executed_dag_run_dates.add(run.logical_date)
             rows = opened.rows.get(run.id, [])
-            self._course.window.admit(run, rows, first=self._course.is_first(run), previous=opened.previous.get(run.id))
-            for ti in self._course.task_instances(row for row in rows if self._course.window.knows(row.id)):
-                self._books.sort(ti_status, ti)
+            self.course.window.admit(run, rows, first=self.course.is_first(run), previous=opened.previous.get(run.id))
+            for ti in self.course.task_instances(row for row in rows if self.course.window.knows(row.id)):
+                self.books.sort(ti_status, ti)
                 if ti.facts.state in IN_FLIGHT:
                     in_flight.append(ti)
         if in_flight:
-            self._books.observe(ti_status, self._reconciler.take_charge(opened.runs, in_flight, session))
+            self.books.observe(ti_status, self.reconciler.take_charge(opened.runs, in_flight, session))
 
     # -- one in the place of another ------------------------------------------------------------------------------------
 
@@ -99,8 +91,8 @@ class Turnover:
 
         If it will never come, nobody drives it any more, and what waits for it is blocked (S9.3).
         """
-        course = self._course
-        awaited = course.cleared_dates_awaited(ti_status.active_runs.values()) if self._dispatches() else set()
+        course = self.course
+        awaited = course.cleared_dates_awaited(ti_status.active_runs.values()) if self.dispatches() else set()
         if not awaited:
             return False
         if course.policy.admits:
@@ -109,19 +101,19 @@ class Turnover:
                 return self._give_back(run, ti_status, session)
             if course.admission.may_find_room:
                 return False
-        given_up = self._reconciler.give_up(awaited, session)
+        given_up = self.reconciler.give_up(awaited, session)
         if given_up:
-            self._workplace.telemetry.emit(Note(self._job.id, GIVEN_UP.format(min(given_up).isoformat())))
+            self._workplace.telemetry.emit(Note(self.job.id, GIVEN_UP.format(min(given_up).isoformat())))
         return bool(given_up)
 
     def _give_back(self, run: RunFacts, ti_status: DagRunTaskStatus, session: Session | None) -> bool:
         opened = self._workplace.write_under_limits(
-            lambda tx, _: self._course.admission.admit_in_place_of(tx, run), [self._job.dag_id], [], session
+            lambda tx, _: self.course.admission.admit_in_place_of(tx, run), [self.job.dag_id], [], session
         )
         if opened is None:
             return False
-        ti_status.give_back(run, self._course.remove(run))
-        self._workplace.telemetry.emit(Note(self._job.id, GIVEN_BACK.format(run.run_id)))
+        ti_status.give_back(run, self.course.remove(run))
+        self._workplace.telemetry.emit(Note(self.job.id, GIVEN_BACK.format(run.run_id)))
         self.let_in(opened, ti_status, session)
         return True
 
@@ -129,13 +121,21 @@ class Turnover:
 
     def time_out(self, ti_status: DagRunTaskStatus, session: Session | None) -> list[RunOutcome]:
         """Skip what is unfinished in runs whose `dagrun_timeout` is over, stop what runs of it, and return their ends (S6.6)."""
-        if self._course.timeouts.due_in(self._workplace.lease.now()) != 0:
+        if self.course.timeouts.due_in(self._workplace.lease.now()) != 0:
             return []
-        timed_out = self._workplace.write(self._course.timeouts.write, session)
-        self._reconciler.stop(attempts_to_stop(timed_out.rows, self._course.window.facts))
-        self._books.observe(ti_status, timed_out.rows)
+        timed_out = self._workplace.write(self.course.timeouts.write, session)
+        self.reconciler.stop(attempts_to_stop(timed_out.rows, self.course.window.facts))
+        self.books.observe(ti_status, timed_out.rows)
         ti_status.timed_out.extend(run for run in ti_status.active_runs.values() if timed_out.is_about(run))
         return timed_out.outcomes
+
+    def ends_may_wait(self, outcomes: Sequence[RunOutcome]) -> bool:
+        """Return whether nothing depends on when `outcomes` are written: no failure is among them, nothing can time out meanwhile."""
+        succeed = all(outcome.state == DagRunState.SUCCESS for outcome in outcomes)
+        goes_on = self.dispatches() and self.course.policy.dispatches
+        return (
+            bool(outcomes) and succeed and goes_on and self.course.timeouts.due_in(self._workplace.lease.now()) is None
+        )
 
     def end(self, outcomes: Sequence[RunOutcome], ti_status: DagRunTaskStatus, session: Session | None) -> None:
         """Write how runs ended, let them leave the window, and tell of it."""
@@ -145,14 +145,14 @@ class Turnover:
         for outcome in ended:
             run = ti_status.active_runs.get(outcome.dag_run_id)
             if run is not None:  # that of a subdag stays until the run leaves that it belongs to
-                ti_status.let_go(run, self._course.remove(run))
-        self._reconciler.look_back(session)
+                ti_status.let_go(run, self.course.remove(run))
+        self.reconciler.look_back(session)
         if admitted is not None:
-            self._take_in_admitted(self._course.admission, admitted, ti_status, session)
+            self._take_in_admitted(self.course.admission, admitted, ti_status, session)
 
     def close(self, dag_runs: Iterable[RunFacts], session: Session | None) -> None:
         """Write the ends of runs that nothing can finish any more, at the end of the job (S9.4)."""
-        if outcomes := outcomes_at_the_end(self._course, dag_runs):
+        if outcomes := outcomes_at_the_end(self.course, dag_runs):
             self._write_ends(outcomes, DagRunTaskStatus(), session, at_the_end=True)
 
     def _write_ends(
@@ -167,29 +167,29 @@ class Turnover:
 
         Where the dates of the job go on in any case, those whose turn it is are admitted in the same transaction.
         """
-        end = partial(end_runs, self._course, outcomes, at_the_end=at_the_end)
+        end = partial(end_runs, self.course, outcomes, at_the_end=at_the_end)
         if not at_the_end and self._admits_after(outcomes, ti_status):
             ended, admitted = self._workplace.write_under_limits(
-                lambda tx, _: (end(tx), self._course.admission.admit_next(tx)), [self._job.dag_id], [], session
+                lambda tx, _: (end(tx), self.course.admission.admit_next(tx)), [self.job.dag_id], [], session
             )
         else:
             ended, admitted = self._workplace.write(end, session), None
         mirrored = ended.mirrored
-        self._reconciler.stop(mirrored.attempts)
+        self.reconciler.stop(mirrored.attempts)
         for outcome in ended.outcomes:
-            run = self._course.window.run(outcome.dag_run_id)
-            self._course.count_end(outcome)
-            self._callbacks.fire(run, outcome.state, outcome.reason)
-            if run.dag_id == self._job.dag_id:
-                self._workplace.telemetry.emit(RunSettled(self._job.id, run.run_id, outcome.state, outcome.reason))
-        self._books.observe(ti_status, (*ended.changed, *mirrored.ended, *mirrored.stopped))
-        self._course.note_ends_of_subdags(ended.outcomes)
-        for ti in self._course.task_instances(mirrored.ended):
-            self._callbacks.fire_of_task(self._course.window.run(ti.facts.dag_run_id), ti, mirrored.errors[ti.facts.id])
+            run = self.course.window.run(outcome.dag_run_id)
+            self.course.count_end(outcome)
+            self.callbacks.fire(run, outcome.state, outcome.reason)
+            if run.dag_id == self.job.dag_id:
+                self._workplace.telemetry.emit(RunSettled(self.job.id, run.run_id, outcome.state, outcome.reason))
+        self.books.observe(ti_status, (*ended.changed, *mirrored.ended, *mirrored.stopped))
+        self.course.note_ends_of_subdags(ended.outcomes)
+        for ti in self.course.task_instances(mirrored.ended):
+            self.callbacks.fire_of_task(self.course.window.run(ti.facts.dag_run_id), ti, mirrored.errors[ti.facts.id])
         return ended.outcomes, admitted
 
     def _admits_after(self, outcomes: Sequence[RunOutcome], ti_status: DagRunTaskStatus) -> bool:
         """Return whether dates may be admitted once `outcomes` are written: a failed run may be what stops the job (S9.1)."""
         leave = sum(outcome.dag_run_id in ti_status.active_runs for outcome in outcomes)
         succeed = all(outcome.state == DagRunState.SUCCESS for outcome in outcomes)
-        return succeed and self._may_admit(self._course.admission, len(ti_status.active_runs) - leave)
+        return succeed and self._may_admit(self.course.admission, len(ti_status.active_runs) - leave)

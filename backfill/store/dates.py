@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 
 from backfill.clock import as_utc
 from backfill.exceptions import DateOwned
+from backfill.store.alignment import TaskTemplate
 from backfill.store.database import Tx
 from backfill.store.prepared import PLANNED_EACH_TIME
-from backfill.store.runs import TaskTemplate
 from backfill.store.statements import columns, read, statement
 
 Action = Literal["create", "take", "clear", "done"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from backfill.facts import TaskInstanceFacts
+from backfill.store.alignment import TaskTemplate
 from backfill.store.database import Tx
-from backfill.store.runs import TaskTemplate
 from backfill.store.statements import read_facts, statement
 from backfill.store.xcoms import RETURN_VALUE
 

@@ -218,11 +218,11 @@ SECTION_14: dict[str, dict[str, tuple[str, ...]]] = {
         "disable_retry on and off with a real executor": (
             f"{_EXECUTORS}disable_retry_on_and_off_with_a_real_executor",
         ),
-        "execution_timeout": ("integration/worker_runner::execution_timeout_ends_the_task", *_REAL),
+        "execution_timeout": ("integration/workers/worker_stops::execution_timeout_ends_the_task", *_REAL),
         "dagrun_timeout": (f"{_TIME}dagrun_timeout_skips_what_is_unfinished_and_fails_the_run", *_REAL),
         "fail_stop": (
             f"{_TIME}fail_stop_skips_the_rest_of_the_run_but_teardowns",
-            "integration/worker_runner::fail_stop_ends_the_rest_of_the_run",
+            "integration/workers/worker_runner::fail_stop_ends_the_rest_of_the_run",
         ),
         "FailTask": (f"{_TIME}fail_task_is_not_retried",),
         "sensor in both modes over several reschedules, soft_fail": (
@@ -254,14 +254,14 @@ SECTION_14: dict[str, dict[str, tuple[str, ...]]] = {
             f"{_WORKERS}a_task_that_ends_its_process_each_time_fails_and_the_rest_goes_on",
             f"{_EXECUTOR_STATE}a_lost_attempt_beyond_the_budget_is_an_ordinary_failure",
         ),
-        "message redelivered": ("integration/worker_runner::a_message_that_comes_twice_runs_once",),
+        "message redelivered": ("integration/workers/worker_runner::a_message_that_comes_twice_runs_once",),
         "message lost": (f"{_SERVERS}a_broker_that_forgets_everything_costs_only_time",),
         "message of a cancelled job": (
             "store/claim::an_attempt_that_was_taken_back_cannot_be_claimed",
             "acceptance/lifecycle_control::a_cancel_stops_what_runs_takes_back_what_waits_and_settles_all",
         ),
         "worker cut off from the database": (
-            "integration/worker_celery::a_process_that_cannot_renew_its_heartbeat_is_killed",
+            "integration/workers/worker_celery::a_process_that_cannot_renew_its_heartbeat_is_killed",
         ),
         "orphan reset: with and without run": (
             f"{_JOBS}orphans::with_a_run_only_that_run_is_looked_at",
@@ -285,7 +285,7 @@ SECTION_14: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "database or broker away for minutes": (
             f"{_SERVERS}a_coordinator_outlives_a_database_that_is_away_for_longer_than_its_lease",
-            "integration/worker_events::events_wait_for_a_broker_that_is_away_and_that_is_said_once",
+            "integration/workers/worker_events::events_wait_for_a_broker_that_is_away_and_that_is_said_once",
             "unit/jobs/pace::a_broker_that_is_away_is_asked_again_after_growing_pauses_until_it_answers",
         ),
         "TI cleared, failed, succeeded by hand while queued, running": (

@@ -64,6 +64,7 @@ def test_two_upgrades_at_once_both_succeed(empty: Engine) -> None:
         for done in [threads.submit(run) for _ in range(2)]:
             done.result(timeout=60)
     check(empty)
+    assert pools(empty) == [("default_pool", 128)]
 
 
 def test_an_upgrade_waits_for_another_one_longer_than_for_a_row(

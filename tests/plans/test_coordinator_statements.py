@@ -27,6 +27,7 @@ from backfill.messages import Attempt, ExecutorEvent
 from backfill.operators import BranchPythonOperator, EmptyOperator, PythonOperator
 from backfill.states import DagRunState, TaskInstanceState
 from backfill.store import (
+    alignment,
     clearing,
     dates,
     leases,
@@ -37,9 +38,9 @@ from backfill.store import (
     runs,
     task_instances,
 )
+from backfill.store.alignment import TaskTemplate
 from backfill.store.claims import claim_if_queued
 from backfill.store.database import create_engine
-from backfill.store.runs import TaskTemplate
 from backfill.store.task_instances import QueueRequest
 from backfill.telemetry import Telemetry
 from backfill.testing.script import Script, ScriptedExecutor
@@ -178,7 +179,7 @@ STATEMENTS: dict[str, Callable[[Connection, Large], Any]] = {
         tx, JOB, DAG_ID, range(FINISHED + WINDOW + 1, FINISHED + WINDOW + 51), conf=None
     ),
     "admit runs that are there": lambda tx, _: runs.admit_dates(tx, JOB, DAG_ID, range(1, 51), conf={}),
-    "align": lambda tx, db: runs.align_task_instances(tx, db.window, OTHER_POOL),
+    "align": lambda tx, db: alignment.align_task_instances(tx, db.window, OTHER_POOL),
     "rows of runs": lambda tx, db: task_instances.select_facts_of_runs(tx, db.window),
     "previous runs": lambda tx, db: previous.select_previous_runs(tx, DAG_ID, db.window, ["t1", "t9"]),
     "clear": lambda tx, db: clearing.clear_task_instances(tx, db.window, {"t1": 2}),

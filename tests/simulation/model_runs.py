@@ -14,8 +14,8 @@ from model_jobs import run_at
 from backfill.facts import RunFacts, TaskInstanceFacts
 from backfill.keys import backfill_run_id
 from backfill.states import ENDED_BADLY, IDLE, IN_FLIGHT, UNFINISHED
-from backfill.store import giving_way, previous, runs
-from backfill.store.runs import TaskTemplate
+from backfill.store import alignment, giving_way, previous, runs
+from backfill.store.alignment import TaskTemplate
 
 
 def run_facts(run: Row, ordinal: int) -> RunFacts:
@@ -97,7 +97,7 @@ def _match(ti: Row, wanted: Iterable[TaskTemplate]) -> TaskTemplate | None:
     )
 
 
-@answers(runs._ALIGN_EXISTING)
+@answers(alignment._ALIGN_EXISTING)
 def align_existing(t: Tables, now: datetime, *, dag_run_ids: Sequence[int], is_subset: bool, **given: Any) -> list[Any]:
     wanted = templates(given)
     for ti in t.tis_of(dag_run_ids):
@@ -120,7 +120,7 @@ def align_existing(t: Tables, now: datetime, *, dag_run_ids: Sequence[int], is_s
     return []
 
 
-@answers(runs._CREATE_MISSING)
+@answers(alignment._CREATE_MISSING)
 def create_missing(t: Tables, now: datetime, *, dag_run_ids: Sequence[int], is_subset: bool, **given: Any) -> list[Any]:
     are_not_all = any(t.tis_of([run_id]) for run_id in dag_run_ids)
     missing = [

@@ -9,8 +9,7 @@ from scripts import DAY, FIRST, Script
 
 from backfill.dag import DAG
 from backfill.jobs import BackfillJob
-from backfill.jobs.admission import templates_for
-from backfill.jobs.course import compile_graph
+from backfill.jobs.compiled import CompiledRequest
 from backfill.jobs.request import BackfillRequest
 from backfill.store import dags, dates, job_rows
 from backfill.store.dates import PlannedDate
@@ -37,19 +36,18 @@ class PlannedJob:
             run_backwards=script.run_backwards,
             ignore_first_depends_on_past=True,
         )
-        graph = compile_graph(dag, request)
-        rows_per_run = len(templates_for(dag, graph, request, "backfill"))
+        compiled = CompiledRequest.compile(dag, request, "backfill")
         planned = [
             PlannedDate(ordinal, date, date, date + DAY, "create")
             for ordinal, date in enumerate(reversed(days) if script.run_backwards else days)
         ]
-        params = {**request.to_json(), "task_ids": list(graph.task_ids), "rows_per_run": rows_per_run}
+        params = {**request.to_json(), "task_ids": list(compiled.graph.task_ids), "rows_per_run": compiled.rows_per_run}
         with engine.begin() as tx:
             dags.touch_dag(tx, dag.dag_id, None)
             new = NewJob("BackfillJob", dag.dag_id, params, None, {}, len(planned), False, "here", "me")
             job_id = job_rows.insert_job(tx, new)
             dates.own_dates(tx, job_id, dag.dag_id, planned)
-        return cls(script, dag, job_id, rows_per_run)
+        return cls(script, dag, job_id, compiled.rows_per_run)
 
     def read(self, row: Any) -> BackfillJob:
         """Return the job as its row says, as `backfill.jobs.creation.read_job` does."""

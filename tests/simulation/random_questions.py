@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import model_attempts  # noqa: F401  # registers what answers the statements, with what it imports
@@ -14,8 +15,10 @@ from model_database import Row, Tables
 from random_rows import DAGS, DAYS, NOW, POOLS, TASKS, Dice
 from scripts import DAY, FIRST
 
+from backfill import store
 from backfill.states import ACTIVE_JOB, FINISHED, IN_FLIGHT, JobState
 from backfill.store import (
+    alignment,
     attempts,
     claims,
     clearing,
@@ -65,31 +68,12 @@ def questions() -> list[Question]:
     """Return all statements that the model answers; `KeyError` for one of which nobody says what it is asked with."""
     names = {
         id(value): f"{module.__name__.removeprefix('backfill.store.')}.{name}"
-        for module in _MODULES
+        for module in vars(store).values()
+        if isinstance(module, ModuleType)
         for name, value in vars(module).items()
     }
     known = model_database._ANSWERERS.items()
     return sorted(Question(names[key], statement, _ASKERS[key]) for key, (statement, _) in known)
-
-
-_MODULES = (
-    attempts,
-    claims,
-    clearing,
-    dags,
-    database,
-    dates,
-    giving_way,
-    job_rows,
-    jobs,
-    leases,
-    mapping,
-    previous,
-    recovery,
-    report,
-    runs,
-    task_instances,
-)
 
 
 # -- what many of them are asked with -----------------------------------------------------------------------------------
@@ -248,10 +232,10 @@ def _admit(dice: Dice, t: Tables) -> Parameters:
     return {"job_id": _job_id(dice, t), "dag_id": dice.choice(DAGS[:2]), "ordinals": ordinals, "conf": conf}
 
 
-@asked_with(runs._ALIGN_EXISTING, runs._CREATE_MISSING)
+@asked_with(alignment._ALIGN_EXISTING, alignment._CREATE_MISSING)
 def _templates(dice: Dice, t: Tables) -> Parameters:
     wanted = [
-        runs.TaskTemplate(
+        alignment.TaskTemplate(
             task_id,
             -1,
             dice.randint(0, 2),
@@ -268,13 +252,13 @@ def _templates(dice: Dice, t: Tables) -> Parameters:
     if dice.often():
         wanted = [each for template in wanted for each in _literally_mapped(dice, template)]
     return {
-        **runs._template_arrays(wanted),
+        **alignment._template_arrays(wanted),
         "dag_run_ids": _run_ids(dice, t),
         "is_subset": dice.often(),
     }
 
 
-def _literally_mapped(dice: Dice, template: runs.TaskTemplate) -> list[runs.TaskTemplate]:
+def _literally_mapped(dice: Dice, template: alignment.TaskTemplate) -> list[alignment.TaskTemplate]:
     if template.task_id != "each" or dice.often():
         return [template]
     return [template._replace(map_index=index, dynamic=False) for index in range(dice.randint(1, 4))]
@@ -483,7 +467,7 @@ def _cancel(dice: Dice, t: Tables) -> Parameters:
 
 @asked_with(mapping._EXPAND)
 def _expand(dice: Dice, t: Tables) -> Parameters:
-    template = runs.TaskTemplate("each", -1, 2, "narrow", 1, "other", "celery", "BashOperator", 2, dynamic=True)
+    template = alignment.TaskTemplate("each", -1, 2, "narrow", 1, "other", "celery", "BashOperator", 2, dynamic=True)
     expanded = sorted({ti.dag_run_id for ti in t.ti.values() if ti.task_id == "each"}) or sorted(t.run)
     return {**template._asdict(), "dag_run_id": dice.choice(expanded), "length": dice.choice([0, 0, 1, 2, 3, 4])}
 

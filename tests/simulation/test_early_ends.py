@@ -46,8 +46,8 @@ class RunTimeout(Disturbed):
 
 
 def test_after_a_failure_under_fail_stop_nothing_of_the_run_goes_on() -> None:
-    play(FailStop, 20, derandomize=True)
+    assert play(FailStop, 20, derandomize=True) >= 20
 
 
 def test_runs_time_out_in_their_time_whoever_drives_them() -> None:
-    play(RunTimeout, 20, derandomize=True)
+    assert play(RunTimeout, 20, derandomize=True) >= 20

@@ -19,7 +19,7 @@ def test_many_more_worlds(machine: type[Disturbed]) -> None:
     examples = int(os.environ.get("SIMULATE_EXAMPLES") or 500)
     number = int(os.environ.get("SIMULATE_SEED") or SystemRandom().randrange(2**32))
     try:
-        play(seed(number)(type(machine.__name__, (machine,), {})), examples, derandomize=False)
+        assert play(seed(number)(type(machine.__name__, (machine,), {})), examples, derandomize=False) >= examples
     except BaseException as failure:
         failure.add_note(f"Found again by: make simulate SEED={number} EXAMPLES={examples} ONLY={machine.__name__}")
         raise

@@ -24,4 +24,4 @@ class TwoJobs(Disturbed):
 
 
 def test_two_jobs_side_by_side_end_as_without_faults() -> None:
-    play(TwoJobs, 20, derandomize=True)
+    assert play(TwoJobs, 20, derandomize=True) >= 20

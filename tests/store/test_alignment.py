@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Engine, select
 
 from backfill.models import task_instance
 from backfill.states import FINISHED, IDLE, TaskInstanceState
-from backfill.store.runs import TaskTemplate, align_task_instances
+from backfill.store.alignment import TaskTemplate, align_task_instances
 from backfill.store.task_instances import select_facts_of_runs
 
 

@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine, select, update
 from backfill.exceptions import DateOwned
 from backfill.models import job_run_date
 from backfill.states import JobState
+from backfill.store.alignment import TaskTemplate
 from backfill.store.dates import (
     DateFound,
     PlannedDate,
@@ -29,7 +30,6 @@ from backfill.store.dates import (
     select_dates_found,
 )
 from backfill.store.jobs import set_job_state_if
-from backfill.store.runs import TaskTemplate
 
 
 def date(day: int) -> datetime:
@@ -70,6 +70,9 @@ def test_disjoint_dates_and_other_dags_are_free(tx: Connection) -> None:
     own_dates(tx, first, "sales", planned(0, 1))
     own_dates(tx, first, "sales.sub", planned(0, 1))
     own_dates(tx, second, "sales", planned(2, 3))
+    assert pending_dates(tx, first, None) == planned(0, 1)
+    assert pending_dates(tx, first, None, dag_id="sales.sub") == planned(0, 1)
+    assert pending_dates(tx, second, None) == planned(2, 3)
 
 
 def test_the_dates_of_a_job_that_ended_are_free(tx: Connection) -> None:

@@ -7,8 +7,8 @@ from planted import look, plant_run, plant_task_instance, plant_xcom, statements
 from sqlalchemy import Connection, Engine, text
 
 from backfill.facts import TaskInstanceFacts
+from backfill.store.alignment import TaskTemplate
 from backfill.store.mapping import expand_mapping, return_values_lengths
-from backfill.store.runs import TaskTemplate
 
 TEMPLATE = TaskTemplate("each", -1, 2, "p", 3, "q", "local", "Op", 5, dynamic=True)
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, update
 
 from backfill.models import dag_run
 from backfill.states import TRANSITIONS, TaskInstanceState
+from backfill.store.alignment import TaskTemplate, align_task_instances
 from backfill.store.clearing import (
     cancel_if_current,
     clear_task_instances,
@@ -19,7 +20,6 @@ from backfill.store.clearing import (
     unschedule_if_run_closed,
 )
 from backfill.store.recovery import Failure, Loss, fail_if_current, lose_if_current, reset_orphans
-from backfill.store.runs import TaskTemplate, align_task_instances
 from backfill.store.task_instances import (
     QueueRequest,
     queue_if_idle,

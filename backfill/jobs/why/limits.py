@@ -38,7 +38,7 @@ def limit_clause(limit: Limit, spec: TaskSpec, dag_run_id: int, standing: Standi
 
 def limit_name(limit: Limit, spec: TaskSpec, dag_run_id: int, standing: Standing) -> str:
     """Return a limit with its value and what it is about."""
-    graph = standing.course.graphs[standing.course.dag_id_of(dag_run_id)]
+    graph = standing.course.compiled.graphs[standing.course.dag_id_of(dag_run_id)]
     match limit:
         case Limit.POOL:
             return f"pool {spec.pool!r}"

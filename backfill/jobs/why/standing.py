@@ -69,7 +69,7 @@ class Standing:
 
     def spec(self, ti: OfRun) -> TaskSpec:
         """Return what the engine knows of the task of a task instance in the window."""
-        return self.course.graphs[self.course.dag_id_of(ti.dag_run_id)].spec(ti.task_id)
+        return self.course.compiled.graphs[self.course.dag_id_of(ti.dag_run_id)].spec(ti.task_id)
 
     def reason(self, ti_id: int, *, ranked: bool) -> Reason:
         """Return what holds a task instance that is in the window (S11.6)."""
@@ -85,7 +85,7 @@ class Standing:
 def read_standing(tx: Tx, job: BackfillJob, settings: Settings) -> Standing:
     """Return how a job stands by its rows; it must know its DAG. Nothing is written or locked."""
     assert job.dag is not None
-    course = Course(
+    course = Course.begin(
         job_id=job.id,
         dag=job.dag,
         request=job.request,
@@ -95,7 +95,7 @@ def read_standing(tx: Tx, job: BackfillJob, settings: Settings) -> Standing:
     )
     _admit(tx, course, job)
     now = database_now(tx)
-    dag_ids, used = sorted(course.graphs), course.pools
+    dag_ids, used = sorted(course.compiled.graphs), course.compiled.pools
     sizes = {pool.pool: pool.slots for pool in pools.list_pools(tx)}
     occupancy = Occupancy(task_instances.select_occupancy(tx, dag_ids, used), pool_sizes=sizes)
     decisions = course.window.decide(now)
@@ -122,7 +122,7 @@ def _admit(tx: Tx, course: Course, job: BackfillJob) -> None:
     """Take the runs that have work left into the window, those of subdags after what they belong to, and count the failures (S9.2)."""
     left = course.read_left(tx)
     closed = inspection.select_closed_runs(tx, job.id)
-    places = {dag_id: place for place, dag_id in enumerate(course.dags)}
+    places = {dag_id: place for place, dag_id in enumerate(course.compiled.dags)}
     runs = sorted(
         (run for run in (*left.runs, *closed) if run.dag_id in places),
         key=lambda run: (run.ordinal, places[run.dag_id]),

@@ -123,8 +123,8 @@ def _not_begun(case: Case, standing: Standing, task: JobTask | None) -> Iterator
     family = standing.window
     if not isinstance(family, Family):
         return
-    for dag_id, graph in standing.course.graphs.items():
-        if dag_id == standing.course.dag.dag_id or (task and task.dag_id != dag_id):
+    for dag_id, graph in standing.course.compiled.graphs.items():
+        if dag_id == standing.course.compiled.dag.dag_id or (task and task.dag_id != dag_id):
             continue
         runs = family.not_begun(dag_id)
         tasks = [each for each in tasks_of(case) if each.dag_id == dag_id]
@@ -136,7 +136,7 @@ def _not_begun(case: Case, standing: Standing, task: JobTask | None) -> Iterator
 
 
 def _example(standing: Standing, run: RunFacts, row: TaskInstanceFacts) -> str:
-    task_id = task_name(standing.course.dag.dag_id, run.dag_id, row.task_id)
+    task_id = task_name(standing.course.compiled.dag.dag_id, run.dag_id, row.task_id)
     name, blocked = label(task_id, run.logical_date, row.map_index), standing.blocked.get(row.id)
     if blocked is None:
         return name

@@ -94,7 +94,7 @@ def test_a_date_that_was_cleared_and_is_not_admitted_after_a_failure_ends_the_jo
     job.course.rhythm._sweep_at = 0.0
     ti_status.observe(job._manage_executor_state(ti_status.running))
     job._execute_for_run_dates(job.course.admission, ti_status, at_work.executor, None, None)
-    job._end_runs(job.course.stuck_outcomes(ti_status), ti_status, None)
+    job._turnover.end(job.course.stuck_outcomes(ti_status), ti_status, None)
     assert [(ti.key.task_id, reason) for ti, _, reason, _ in ti_status.blocked] == [
         ("a", "waits for a of 2024-01-01T00:00:00+00:00 (none)")
     ]

@@ -28,7 +28,7 @@ def test_errors_come_by_date_then_topology_then_index_whatever_their_names(house
     at_work.process()
     errors = at_work.job._collect_errors(at_work.ti_status)
     places = [(error.logical_date.day, error.key.task_id, error.kind) for error in errors]
-    topological = list(at_work.job.course.graph.task_ids)
+    topological = list(at_work.job.course.compiled.graph.task_ids)
     assert places == sorted(places, key=lambda place: (place[0], topological.index(place[1])))
     assert {place[1:] for place in places} == {
         ("z", "failed"), ("y", "failed"), ("m", "upstream_failed"), ("a", "upstream_failed")

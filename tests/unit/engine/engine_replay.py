@@ -203,6 +203,7 @@ class Replay:
         self.now = datetime(2025, 1, 1, tzinfo=UTC)
         self.failed = False
         self.deadlocked = False
+        self.rounds_checked = 0
         self.pools = {"default_pool": 128} | scenario.get("pools", {})
         self._preset()
 
@@ -312,7 +313,7 @@ class Replay:
         if self._finish_runs():
             return True
         self._dispatch()
-        self.check_limits()
+        self.check_round()
         in_flight = [
             row for row in self.rows.task_instances.values() if row.state in IN_FLIGHT and row.dag_run_id in self.active
         ]
@@ -493,6 +494,11 @@ class Replay:
             )
         changed += [self.rows.change(ti_id, state=S.SCHEDULED) for ti_id in scheduled]
         self.window.take_in(changed)
+
+    def check_round(self) -> None:
+        """Hold against what must be so in each round."""
+        self.rounds_checked += 1
+        self.check_limits()
 
     def check_limits(self) -> None:
         occupancy = self.occupancy()

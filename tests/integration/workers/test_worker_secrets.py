@@ -6,17 +6,18 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from worker_stage import Stage
+from worker_tasks import Events
 
 from backfill import DAG, Param
 from backfill.config import Settings
-from backfill.messages import Attempt, ExecutorEvent
+from backfill.messages import Attempt
 from backfill.operators import BashOperator, PythonOperator
 from workers.runner import Runner
 
@@ -84,13 +85,6 @@ def a_dag() -> DAG:
         PythonOperator(task_id="own_variable", python_callable=quoting_its_own)
         BashOperator(task_id="shell", bash_command='echo "$AIRFLOW_CONN_SALES $AIRFLOW_VAR_STOCK_API_KEY"')
     return dag
-
-
-class Events(list[ExecutorEvent]):
-    """Keeps what the runner publishes."""
-
-    def publish(self, _stream: str, events: Sequence[ExecutorEvent]) -> None:
-        self.extend(events)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from backfill.executors import broker
 from backfill.executors.environment import settings_environment
 from backfill.messages import TASK_NAME, Bundle, ExecutorEvent, decode_events
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class WorkerProcess:
