@@ -88,7 +88,7 @@ class Gate:
 
 
 class CommitGate(Gate):
-    """A gate to PostgreSQL that can cut a connection on which a COMMIT was just sent."""
+    """A gate to PostgreSQL that can cut a connection on which a COMMIT was just sent, or a change that commits itself."""
 
     def __init__(self, target: Path) -> None:
         super().__init__(target)
@@ -96,6 +96,8 @@ class CommitGate(Gate):
         self._meanwhile: Callable[[], object] = lambda: None
         #: Servers whose next answer nobody hears.
         self._unheard: list[socket.socket] = []
+        #: Clients that are in the midst of a transaction.
+        self._in_transaction: set[socket.socket] = set()
 
     def lose_next_commit(self, *, arrives: bool, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Cut the connection of the next COMMIT before that `arrives`, or before its answer does; call `meanwhile` just after."""
@@ -107,8 +109,8 @@ class CommitGate(Gate):
             self._unheard.remove(source)
             self._meanwhile()
             return False
-        arrives = self._arrives
-        if arrives is None or b"COMMIT\0" not in data:
+        arrives, commits = self._arrives, self._commits(data, source)
+        if arrives is None or not commits:
             return True
         self._arrives = None
         if arrives:
@@ -117,6 +119,18 @@ class CommitGate(Gate):
         _close(sink)
         self._meanwhile()
         return False
+
+    def _commits(self, data: bytes, source: socket.socket) -> bool:
+        """Return whether `data` is sent to commit; what is read without a transaction is not."""
+        if b"COMMIT\0" in data:
+            self._in_transaction.discard(source)
+            return True
+        if b"ROLLBACK\0" in data:
+            self._in_transaction.discard(source)
+        elif data.startswith(b"Q") and data[5:].startswith(b"BEGIN"):
+            self._in_transaction.add(source)
+        changes = b"update task_instance" in data or b"execute backfill_" in data
+        return data.startswith(b"Q") and changes and source not in self._in_transaction
 
 
 def _close(*sockets: socket.socket) -> None:

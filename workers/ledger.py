@@ -87,8 +87,11 @@ class Writing:
 
     @property
     def is_one_statement(self) -> bool:
-        """Whether one statement writes all of it, as for what travels alone: it needs no transaction around it."""
-        if self.unbegun or self.unwanted or (self.ended and self.claim):
+        """Whether nothing but ends is written, by one statement, which needs no transaction around it.
+
+        A claim does: whoever does not hear what was claimed could not know it again.
+        """
+        if self.unbegun or self.unwanted or self.claim:
             return False
         return all(isinstance(each.conclusion, Ended) and each.conclusion.stop_run is None for each in self.ended)
 
@@ -106,6 +109,7 @@ class Taken:
 class _Tries:
     """What tries of one transaction did, of which none is known to have been committed; one of them may have been all the same."""
 
+    count: int = 0
     took_effect: set[str] = field(default_factory=set)
     claimed: dict[str, Claim] = field(default_factory=dict)
 
@@ -184,7 +188,10 @@ class Ledger:
 
     def _try(self, tx: Connection, writing: Writing, tries: _Tries) -> Taken:
         since = self._clock()
+        tries.count += 1
         tries.took_effect |= _write(tx, writing, since)  # of an end that others have made void nobody takes notice
+        if tries.count > 1 and writing.is_one_statement:  # the first try may have done it: that it is told harms nobody
+            tries.took_effect |= {entry.claim.attempt_id for entry in writing.ended}
         return Taken(self._claim(tx, writing.claim, tries), since)
 
     def _claim(self, tx: Connection, attempts: Sequence[Attempt], tries: _Tries) -> list[Claim]:

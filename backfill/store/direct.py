@@ -17,8 +17,11 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from backfill.store.prepared import preparing
 
-#: Statements, each with its text as the driver wants it: they are constants of their modules.
-_TEXTS: dict[int, tuple[Executable, str]] = {}
+#: Statements, each with its text as the driver wants it, and whether it may be prepared: they are constants of their modules.
+_TEXTS: dict[int, tuple[Executable, str, bool]] = {}
+
+
+_NOTHING: Mapping[str, Any] = {}
 
 
 class Rows(list[tuple[Any, ...]]):
@@ -30,7 +33,10 @@ class Rows(list[tuple[Any, ...]]):
 
 
 class DirectEngine:
-    """Begins transactions on connections of `engine`. `autocommit`: each statement is one, which saves two round trips of three."""
+    """Begins transactions on connections of `engine`, in one round trip with their first statement.
+
+    `autocommit`: each statement is a transaction, and nothing else is sent. Whoever gets no answer to one does not know what it did.
+    """
 
     def __init__(self, engine: Engine, *, autocommit: bool = False) -> None:
         self._engine = engine
@@ -50,54 +56,64 @@ class DirectEngine:
         try:
             connection = self._engine.raw_connection()
         except psycopg2.Error as error:
-            raise self._translated(error, None, None) from error
-        direct = _Direct(self._engine, connection)
-        driver = cast("Any", connection.dbapi_connection)
+            raise DBAPIError.instance(None, None, error, psycopg2.Error, dialect=self._engine.dialect) from error
+        direct = _Direct(self._engine, connection, autocommit=self._autocommit)
         try:
-            if self._autocommit:
-                driver.autocommit = True
-            try:
-                yield cast("Connection", direct)
-            except BaseException:
-                with suppress(psycopg2.Error):  # what went wrong is told by the first error
-                    driver.rollback()
-                raise
+            yield cast("Connection", direct)
             direct.commit()
+        except BaseException:
+            direct.roll_back()
+            raise
         finally:
-            with suppress(psycopg2.Error):  # it is gone
-                driver.autocommit = False
-            connection.close()
-
-    def _translated(self, error: psycopg2.Error, sql: str | None, parameters: Any) -> BaseException:
-        return DBAPIError.instance(sql, parameters, error, psycopg2.Error, dialect=self._engine.dialect)
+            direct.give_back()
 
 
 class _Direct:
     """One connection for the length of a transaction."""
 
-    def __init__(self, engine: Engine, connection: PoolProxiedConnection) -> None:
+    def __init__(self, engine: Engine, connection: PoolProxiedConnection, *, autocommit: bool) -> None:
         self._engine = engine
         self._connection = connection
         self._driver = cast("Any", connection.dbapi_connection)
+        self._driver.autocommit = True  # the driver would send BEGIN by itself
+        self._cursor = self._driver.cursor()
+        self._is_to_begin = not autocommit
+        self._has_begun = False
 
     def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> Rows:
-        sql = preparing(self._engine).replace(_text(self._engine, statement), self._connection.info, self._send)
-        cursor = self._driver.cursor()
-        self._call(cursor.execute, sql, parameters)
-        return Rows(cursor.fetchall() if cursor.description else ())
+        _, sql, repeated = _TEXTS.get(id(statement)) or _compiled(self._engine, statement)
+        if repeated:
+            sql = preparing(self._engine).replace(sql, self._connection.info, self._send)
+        if self._is_to_begin:
+            self._is_to_begin, self._has_begun = False, True
+            sql = f"BEGIN; {sql}"
+        self._send(sql, parameters)
+        return Rows(self._cursor.fetchall() if self._cursor.description else ())
 
     def commit(self) -> None:
-        self._call(self._driver.commit)
+        if self._has_begun:
+            self._send("COMMIT")
+            self._has_begun = False
 
-    def _send(self, sql: str) -> None:
-        self._call(self._driver.cursor().execute, sql, {})
+    def roll_back(self) -> None:
+        """Undo what was begun, if the connection is still there; what went wrong is told by the first error."""
+        if self._has_begun and not self._driver.closed:
+            try:
+                self._cursor.execute("ROLLBACK")
+            except psycopg2.Error as error:
+                self._connection.invalidate(error)
 
-    def _call(self, function: Any, sql: str | None = None, parameters: Mapping[str, Any] | None = None) -> None:
+    def give_back(self) -> None:
+        with suppress(psycopg2.Error):  # it is gone
+            self._driver.autocommit = False
+        self._connection.close()
+
+    def _send(self, sql: str, parameters: Mapping[str, Any] = _NOTHING) -> None:
         try:
-            function(*() if sql is None else (sql, parameters))
+            self._cursor.execute(sql, parameters)
         except psycopg2.Error as error:
             preparing(self._engine).note(error, sql)
-            is_gone = self._engine.dialect.is_disconnect(cast("Any", error), self._driver, None)
+            is_gone = self._engine.dialect.is_disconnect(cast("Any", error), self._driver, self._cursor)
             if is_gone:
                 self._connection.invalidate(error)
             raise DBAPIError.instance(
@@ -105,8 +121,8 @@ class _Direct:
             ) from error
 
 
-def _text(engine: Engine, statement: Executable) -> str:
-    known = _TEXTS.get(id(statement))
-    if known is None:
-        known = _TEXTS[id(statement)] = statement, str(cast("Any", statement).compile(dialect=engine.dialect))
-    return known[1]
+def _compiled(engine: Engine, statement: Executable) -> tuple[Executable, str, bool]:
+    sql = str(cast("Any", statement).compile(dialect=engine.dialect))
+    repeated = bool(statement.get_execution_options().get("backfill_repeated"))
+    known = _TEXTS[id(statement)] = statement, sql, repeated
+    return known

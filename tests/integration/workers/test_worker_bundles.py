@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +24,7 @@ from backfill.models import job, task_attempt, task_instance
 from backfill.operators import PythonOperator
 from backfill.store.attempts import finish_if_current
 from backfill.store.claims import Claim, claim_if_queued
+from backfill.store.direct import DirectEngine
 from workers import open_bundle
 from workers.runner import Runner
 
@@ -145,16 +147,19 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def commits(engine: sa.Engine) -> Iterator[list[int]]:
-    """Return a list that grows by one with each commit."""
+def commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows by one with each commit of what the runner writes."""
     seen: list[int] = []
+    begin = DirectEngine.begin
 
-    def note(_connection: sa.Connection) -> None:
+    @contextmanager
+    def counted(engine: DirectEngine) -> Iterator[sa.Connection]:
+        with begin(engine) as tx:
+            yield tx
         seen.append(1)
 
-    sa.event.listen(engine, "commit", note)
-    yield seen
-    sa.event.remove(engine, "commit", note)
+    monkeypatch.setattr(DirectEngine, "begin", counted)
+    return seen
 
 
 @pytest.mark.usefixtures("unhurried")
@@ -479,7 +484,7 @@ def refuse_once(refused: threading.Event) -> Callable[..., set[str]]:
     def finish(tx: sa.Connection, finishes: Any) -> set[str]:
         if threading.current_thread() is not threading.main_thread() and not refused.is_set():
             refused.set()
-            tx.exec_driver_sql("select pg_terminate_backend(pg_backend_pid())")
+            tx.execute(sa.text("select pg_terminate_backend(pg_backend_pid())"), {})
         return finish_if_current(tx, finishes)
 
     return finish

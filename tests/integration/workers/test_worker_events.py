@@ -89,3 +89,30 @@ def test_a_key_that_is_no_stream_does_not_hold_up_others(broker_url: str, caplog
     assert not publisher.flush()
     publisher.close()
     assert "stream 'backfill' does not take it" in caplog.text
+
+
+def test_a_stream_that_was_removed_since_does_not_live_for_ever_either(broker_url: str) -> None:
+    publisher = EventPublisher(broker_url)
+    with broker.connect(broker_url, name="test") as client:
+        for number in range(2):
+            publisher.publish(STREAM, [event(number)])
+        assert received(client) == [0, 1]
+        client.delete(STREAM)  # its job was closed
+        publisher.publish(STREAM, [event(2)])
+        assert received(client) == [2]
+        assert client.ttl(STREAM) > 0
+    publisher.close()
+
+
+def test_a_stream_is_told_now_and_then_to_live_on(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher = EventPublisher(broker_url)
+    with broker.connect(broker_url, name="test") as client:
+        publisher.publish(STREAM, [event(0)])
+        client.expire(STREAM, 60)
+        publisher.publish(STREAM, [event(1)])
+        assert client.ttl(STREAM) <= 60
+        monkeypatch.setattr(publisher, "_lives_on", dict.fromkeys(publisher._lives_on, 0.0))
+        publisher.publish(STREAM, [event(2)])
+        assert client.ttl(STREAM) > 60
+        assert received(client) == [0, 1, 2]
+    publisher.close()

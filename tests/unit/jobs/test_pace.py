@@ -1,7 +1,7 @@
 import pytest
 
 from backfill.jobs.progress import Pace, Throttle
-from backfill.jobs.rhythm import BROKER_PAUSES, Rhythm
+from backfill.jobs.rhythm import BROKER_PAUSES, ENDS_GATHER_FOR, MORE_RUNS_AFTER, Rhythm
 
 
 class Clock:
@@ -139,3 +139,56 @@ def test_the_sweep_is_due_once_per_interval():
     clock.time += 5
     assert rhythm.sweep_due()
     assert not rhythm.sweep_due()
+
+
+def test_runs_that_are_left_are_let_in_with_the_next_round_at_once_while_places_are_free():
+    rhythm = Rhythm(sweep_every=5, look_every=1, clock=Clock())
+    rhythm.go_on_with_runs()
+    assert rhythm.due_in() == 0
+    assert not rhythm.admission
+
+
+@pytest.mark.parametrize("full_before", [True, False], ids=["full before", "full since"])
+def test_runs_that_are_left_wait_a_little_while_more_is_ready_than_has_a_place(full_before):
+    clock = Clock()
+    rhythm = Rhythm(sweep_every=5, look_every=1, clock=clock)
+    steps = [lambda: rhythm.hold_until_others_move(rhythm.dispatch), rhythm.go_on_with_runs]
+    for step in steps if full_before else reversed(steps):
+        step()
+    assert rhythm.admission
+    assert rhythm.due_in() == pytest.approx(MORE_RUNS_AFTER)
+    clock.time += 2 * MORE_RUNS_AFTER
+    rhythm.begin_round()
+    assert not rhythm.admission
+
+
+def test_runs_that_are_left_are_let_in_at_once_when_something_has_ended():
+    rhythm = Rhythm(sweep_every=5, look_every=1, clock=Clock())
+    rhythm.hold_until_others_move(rhythm.dispatch)
+    rhythm.go_on_with_runs()
+    rhythm.something_ended()
+    assert not rhythm.admission
+
+
+def test_ends_of_runs_gather_for_a_moment_while_more_is_ready_than_has_a_place():
+    clock = Clock()
+    rhythm = Rhythm(sweep_every=5, look_every=1, clock=clock)
+    rhythm.hold_until_others_move(rhythm.dispatch)
+    assert rhythm.ends_wait(may_wait=True)
+    assert rhythm.due_in() == pytest.approx(ENDS_GATHER_FOR)
+    clock.time += ENDS_GATHER_FOR / 2
+    assert rhythm.ends_wait(may_wait=True)
+    assert rhythm.due_in() == pytest.approx(ENDS_GATHER_FOR / 2)
+    clock.time += ENDS_GATHER_FOR
+    assert not rhythm.ends_wait(may_wait=True)
+    assert rhythm.due_in() > 0
+    assert rhythm.ends_wait(may_wait=True)
+
+
+def test_ends_of_runs_are_written_at_once_where_they_make_room_or_must_not_wait():
+    rhythm = Rhythm(sweep_every=5, look_every=1, clock=Clock())
+    assert not rhythm.ends_wait(may_wait=True)
+    rhythm.hold_until_others_move(rhythm.dispatch)
+    assert rhythm.ends_wait(may_wait=True)
+    assert not rhythm.ends_wait(may_wait=False)
+    assert rhythm.due_in() == 1
