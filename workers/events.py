@@ -47,6 +47,10 @@ class EventPublisher:
         #: Until when a stream needs not be told to live on, on the monotonic clock.
         self._lives_on: dict[str, float] = {}
 
+    def connect(self) -> None:
+        """Reach the broker before there is anything to send; raises `redis.RedisError` or `OSError`."""
+        self._client.ping()
+
     def publish(self, stream: str, events: Sequence[ExecutorEvent]) -> None:
         """Send `events` as one entry, after those that wait. Never raises for a broker that is away."""
         self._waiting.append((stream, encode_events(events)))

@@ -31,6 +31,7 @@ from workers.presence import Presence, PresenceKeeper
 from workers.queues import queues_named
 from workers.runner import Runner
 from workers.shutdown import Shutdown, StopFlag
+from workers.warm_up import warm_up_aside
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +115,7 @@ class Lifecycle:
         if queues:  # any name may be listened to: tasks name their queues freely
             names = queues.split(",") if isinstance(queues, str) else queues
             conf.task_queues = queues_named(name.strip() for name in names)
+        _ = self._app.backend  # none, but to find that out Celery reads all packages; children get it by fork
         if instance.hostname == f"celery@{socket.gethostname()}":  # Celery's default: two workers could not run here
             instance.hostname = f"backfill-{os.getpid()}@{socket.gethostname()}"
 
@@ -205,6 +207,7 @@ class Lifecycle:
             mark=self._marks.mark,
         )
         on_order(runner.heartbeat.hurry)
+        warm_up_aside(engine, events)
         self._child = _Child(engine, events, runner)
 
     def _on_child_end(self, **_: Any) -> None:
