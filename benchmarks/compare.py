@@ -1,7 +1,7 @@
 """Two checkouts side by side: `python -m benchmarks.compare ../before`, for whoever wants to know what a change has brought.
 
-No-op tasks as in `make bench ONLY=throughput`, without peers: rounds of the other checkout and of this one take turns, each with its own
-servers and its own `backfill worker -c 2`, so that both see the same machine. Prints a table; keeps nothing.
+No-op tasks as in `make bench ONLY=throughput`, without peers, or tasks that sleep, which travel alone: rounds of the other checkout and
+of this one take turns, each with its own servers and its own worker, so that both see the same machine. Prints a table; keeps nothing.
 """
 
 from __future__ import annotations
@@ -25,9 +25,14 @@ def main() -> int:
     parser.add_argument("other", type=Path, help="folder of the other checkout")
     parser.add_argument("--dates", type=int, default=200, metavar="N", help=f"of {TASKS} tasks each")
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
+    parser.add_argument("--children", type=int, default=CHILDREN, metavar="N", help="of each worker")
+    parser.add_argument("--sleep", type=float, default=0.0, metavar="SECONDS", help="how long each task takes")
+    parser.add_argument(
+        "--in-flight", type=int, default=128, metavar="N", help="max_active_tasks of the DAG; its default is 16"
+    )
     given = parser.parse_args()
     with ExitStack() as stack:
-        sides = [_side(stack, root) for root in (given.other.resolve(), ROOT)]
+        sides = [_side(stack, root, given) for root in (given.other.resolve(), ROOT)]
         taken: list[list[OurSide]] = [[], []]
         for _ in range(given.rounds):
             for found, side in zip(taken, sides, strict=True):
@@ -36,12 +41,13 @@ def main() -> int:
     return 0
 
 
-def _side(stack: ExitStack, root: Path) -> Callable[..., OurSide]:
+def _side(stack: ExitStack, root: Path, given: argparse.Namespace) -> Callable[..., OurSide]:
     """Return what takes one round of the checkout at `root`, whose servers and worker run until `stack` ends."""
     ground = stack.enter_context(Ground(root))
-    [worker] = stack.enter_context(ground.worker(CHILDREN))
-    ground.run("tasks", 1, "--workers", "0")
-    return partial(our_side, ground, CpuByPart(ground, {"worker": worker}))
+    [worker] = stack.enter_context(ground.worker(given.children))
+    ground.run("tasks", given.children, "--workers", "0")
+    parameters = {"BENCH_SECONDS": given.sleep, "BENCH_IN_FLIGHT": given.in_flight}
+    return partial(our_side, ground, CpuByPart(ground, {"worker": worker}), parameters=parameters)
 
 
 def table(other: Sequence[OurSide], this: Sequence[OurSide]) -> str:

@@ -90,11 +90,11 @@ class _Round:
     their_cpu: dict[str, float]
 
 
-def our_side(ground: Ground, cpu: CpuByPart, dates: int) -> OurSide:
-    """Backfill `dates` dates of ten no-op tasks with the worker that listens."""
+def our_side(ground: Ground, cpu: CpuByPart, dates: int, parameters: Mapping[str, object] | None = None) -> OurSide:
+    """Backfill `dates` dates of ten tasks with the worker that listens: no-op ones, unless `parameters` of the DAG say otherwise."""
     count, before = TASKS * dates, _commits(ground)
     cpu.start()
-    run = ground.run("tasks", dates, "--workers", "0")
+    run = ground.run("tasks", dates, "--workers", "0", parameters=parameters)
     taken = cpu.taken()
     return OurSide(
         rate=count / rows.seconds_from_dispatch(ground, run.dag_id, count),
