@@ -38,6 +38,18 @@ class Runs(Protocol):
         ...
 
 
+class Window(Protocol):
+    """The task instances under way."""
+
+    def knows(self, ti_id: int) -> bool:
+        """Return whether a task instance is among them."""
+        ...
+
+    def facts(self, ti_id: int) -> TaskInstanceFacts:
+        """Return what is known of it."""
+        ...
+
+
 class RunTimeouts:
     """Knows when the next run of the window may have taken too long."""
 
@@ -80,7 +92,10 @@ def outcomes_of(overdue: Iterable[int]) -> list[RunOutcome]:
     return [RunOutcome(dag_run_id, DagRunState.FAILED, TIMED_OUT) for dag_run_id in overdue]
 
 
-def attempts_to_stop(rows: Sequence[TaskInstanceFacts], known: Callable[[int], TaskInstanceFacts]) -> list[str]:
-    """Return the attempts that ran when their task instances were skipped, as last `known`."""
-    before = [known(row.id) for row in rows]
+def attempts_to_stop(rows: Sequence[TaskInstanceFacts], window: Window) -> list[str]:
+    """Return the attempts that ran when their task instances were skipped, as `window` knew them.
+
+    It does not know those of a mapping that was not expanded to its end, of which none has begun.
+    """
+    before = [window.facts(row.id) for row in rows if window.knows(row.id)]
     return [row.attempt_id for row in before if row.attempt_id is not None]

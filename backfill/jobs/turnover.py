@@ -124,7 +124,7 @@ class Turnover:
         if self.course.timeouts.due_in(self._workplace.lease.now()) != 0:
             return []
         timed_out = self._workplace.write(self.course.timeouts.write, session)
-        self.reconciler.stop(attempts_to_stop(timed_out.rows, self.course.window.facts))
+        self.reconciler.stop(attempts_to_stop(timed_out.rows, self.course.window))
         self.books.observe(ti_status, timed_out.rows)
         ti_status.timed_out.extend(run for run in ti_status.active_runs.values() if timed_out.is_about(run))
         return timed_out.outcomes

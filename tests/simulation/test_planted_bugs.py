@@ -149,4 +149,4 @@ def counts_idle_time_for_the_timeout() -> Any:
 @pytest.mark.slow
 def test_a_planted_bug_is_found(bug: Bug, machine: type[Disturbed], complaint: str) -> None:
     with bug(), pytest.raises(AssertionError, match=complaint):
-        play(machine, 400, derandomize=True, shrink=False)
+        play(machine, 1200, derandomize=True, shrink=False)

@@ -1,6 +1,7 @@
 """The rows of a mapping over many items are created in several rounds, and nobody sees a part of them (S4.7)."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from playhouse import JobAtWork, dag_of
@@ -22,8 +23,8 @@ def nothing() -> None:
     """The body of tasks that only a script plays."""
 
 
-def mapped_dag(rule: str = "all_success") -> DAG:
-    dag = dag_of("source", "z", arguments={"z": {"trigger_rule": rule}})
+def mapped_dag(rule: str = "all_success", **given: object) -> DAG:
+    dag = dag_of("source", "z", arguments={"z": {"trigger_rule": rule}}, **given)
     with dag:
         each = PythonOperator.partial(task_id="each", python_callable=nothing)
         each.expand(op_args=dag.task_dict["source"].output) >> dag.task_dict["z"]
@@ -39,7 +40,11 @@ def small_portions(monkeypatch):
 @pytest.fixture
 def begun(house) -> JobAtWork:
     """A job whose mapping has its first portion of rows."""
-    at_work = house.at_work(mapped_dag("one_success"))
+    return begin(house, mapped_dag("one_success"))
+
+
+def begin(house, dag: DAG) -> JobAtWork:
+    at_work = house.at_work(dag)
     at_work.admit()
     at_work.process()
     give_items(house, at_work)
@@ -104,6 +109,15 @@ def test_a_source_that_is_cleared_in_the_midst_ends_the_expansion(house, begun):
     for _ in range(4):
         begun.process()
     assert indexes(house) == list(range(ITEMS))
+
+
+def test_a_run_whose_time_is_over_in_the_midst_ends_with_what_is_there(house):
+    at_work = begin(house, mapped_dag(dagrun_timeout=timedelta(hours=1)))
+    house.set_run(1, start_date=datetime.now(UTC) - timedelta(hours=2))
+    at_work.job.course.timeouts.due_in = lambda _now: 0
+    assert at_work.job._settle_runs(at_work.ti_status, None)
+    assert (indexes(house), house.rows("state", task_id="each")) == ([-1, 1, 2], ["skipped"] * 3)
+    assert house.runs() == {1: "failed"}
 
 
 @pytest.mark.parametrize("rounds", [0, 1, 2])
