@@ -31,14 +31,13 @@ _NOBODY = Attempt(0, TaskInstanceKey("", "", ""), str(UUID(int=0)), 0)
 _NOTHING = Finish(_NOBODY.task_instance_id, _NOBODY.attempt_id, TaskInstanceState.SUCCESS)
 
 
-def warm_up_aside(engine: Engine, events: EventPublisher) -> threading.Thread:
-    """Warm this process up in a thread of its own, so that nobody waits for servers that are away; return it."""
-    thread = threading.Thread(target=_warm_up, args=(engine, events), name="warm-up", daemon=True)
-    thread.start()
-    return thread
+def warm_up_aside(engine: Engine, events: EventPublisher) -> None:
+    """Warm this process up in a thread of its own, so that nobody waits for servers that are away."""
+    threading.Thread(target=warm_up, args=(engine, events), name="warm-up", daemon=True).start()
 
 
-def _warm_up(engine: Engine, events: EventPublisher) -> None:
+def warm_up(engine: Engine, events: EventPublisher) -> None:
+    """Connect, and have plans made; changes nothing, and raises nothing."""
     try:
         for _ in range(_TIMES):
             with DirectEngine(engine).begin() as tx:

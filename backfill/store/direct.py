@@ -15,12 +15,10 @@ from sqlalchemy import URL, Connection, Engine, Executable
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import PoolProxiedConnection
 
-from backfill.store.prepared import preparing
+from backfill.store.prepared import IS_REPEATED, preparing
 
 #: Statements, each with its text as the driver wants it, and whether it may be prepared: they are constants of their modules.
 _TEXTS: dict[int, tuple[Executable, str, bool]] = {}
-
-
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -75,8 +73,7 @@ class _Direct:
         self._engine = engine
         self._connection = connection
         self._driver = cast("Any", connection.dbapi_connection)
-        self._driver.autocommit = True  # the driver would send BEGIN by itself
-        self._cursor = self._driver.cursor()
+        self._cursor: Any = None
         self._is_to_begin = not autocommit
         self._has_begun = False
 
@@ -110,6 +107,9 @@ class _Direct:
 
     def _send(self, sql: str, parameters: Mapping[str, Any] = _NOTHING) -> None:
         try:
+            if self._cursor is None:
+                self._driver.autocommit = True  # the driver would send BEGIN by itself
+                self._cursor = self._driver.cursor()
             self._cursor.execute(sql, parameters)
         except psycopg2.Error as error:
             preparing(self._engine).note(error, sql)
@@ -123,6 +123,6 @@ class _Direct:
 
 def _compiled(engine: Engine, statement: Executable) -> tuple[Executable, str, bool]:
     sql = str(cast("Any", statement).compile(dialect=engine.dialect))
-    repeated = bool(statement.get_execution_options().get("backfill_repeated"))
+    repeated = bool(statement.get_execution_options().get(IS_REPEATED))
     known = _TEXTS[id(statement)] = statement, sql, repeated
     return known

@@ -21,10 +21,12 @@ from sqlalchemy.engine import ExceptionContext
 
 logger = logging.getLogger(__name__)
 
+#: Name of the execution option.
+IS_REPEATED = "backfill_repeated"
 #: Execution options of statements whose text is always the same, with values as parameters; and of those of them whose plan must know
 #: how large the tables are: made when these were empty, it would read them from end to end later.
-REPEATED = {"backfill_repeated": True}
-PLANNED_EACH_TIME = {"backfill_repeated": False}
+REPEATED = {IS_REPEATED: True}
+PLANNED_EACH_TIME = {IS_REPEATED: False}
 
 #: Where a connection remembers what it has sent: by statement what to send instead, None after the first time.
 _SENT = "backfill_sent"
@@ -101,7 +103,7 @@ def prepare_repeated(engine: Engine) -> None:
         context: Any,
         executemany: bool,
     ) -> tuple[str, Mapping[str, Any]]:
-        if executemany or not context.execution_options.get("backfill_repeated"):
+        if executemany or not context.execution_options.get(IS_REPEATED):
             return statement, parameters
         return own.replace(statement, connection.info, connection.exec_driver_sql), parameters
 

@@ -85,6 +85,16 @@ def test_a_connection_that_died_is_replaced_and_the_work_repeated(
     assert pools(engine) == ["a"]
 
 
+def test_a_connection_that_was_closed_in_the_pool_is_replaced_as_well(own: Engine, engine: Engine) -> None:
+    pooled = own.raw_connection()
+    driver = pooled.dbapi_connection
+    pooled.close()
+    assert driver is not None
+    driver.close()
+    repeat(DirectEngine(own), lambda tx: tx.execute(ADD_POOL, {"pool": "a", "slots": 3}), wait=lambda _: None)
+    assert pools(engine) == ["a"]
+
+
 def test_a_server_that_cannot_be_reached_is_said_so_as_by_sqlalchemy(tmp_path: Path) -> None:
     nowhere = create_engine(f"postgresql:///x?host={tmp_path}", application_name="direct")
     with pytest.raises(OperationalError) as caught, DirectEngine(nowhere).begin():

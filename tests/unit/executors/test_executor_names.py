@@ -53,5 +53,7 @@ def test_an_executor_that_was_not_started_says_so() -> None:
 
 
 def test_an_executor_that_was_not_started_may_be_ended() -> None:
-    for name in known_names():
-        load(name).end()
+    ended = [load(name) for name in known_names()]
+    for executor in ended:
+        executor.end()
+    assert [executor.name for executor in ended] == list(known_names())
